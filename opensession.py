@@ -1,0 +1,2805 @@
+#!/usr/bin/env python3
+"""opensession: a team server for AI coding sessions.
+
+    python opensession.py            serve ./data on http://127.0.0.1:3000
+    python opensession.py --help     every setting and its default
+
+Developers' daemons (daemon.py) send the sessions of Claude Code, Codex and other
+tools; the team finds, reads and shares them here.  A session is a HAIL file: one
+header, events in order, one stats line.
+
+Where things lie, below the data directory:
+    opensession.db   accounts, teams, one row a session (SQLite; see schema.sql)
+    bodies/          the events of each session, one deflate stream a file
+    tmp/             what is being written; emptied at start
+    lock             held while a server runs
+
+A request takes five steps: Bottle finds the handler, `Arguments` hands it `user`
+(or `reader`) and `db` as its signature asks, the handler parses, stores and
+answers a dict.  Who may call a route is in its signature; what a caller may read
+is in the SQL.  An error is raised where it is known and shaped in `error_json`.
+"""
+
+import argparse
+import base64
+import contextlib
+import errno
+import io
+import itertools
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+import shutil
+import signal
+import sqlite3
+import struct
+import sys
+import tempfile
+import threading
+import time
+import unicodedata
+import urllib.parse
+import uuid
+import zlib
+from datetime import datetime, timedelta, timezone
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import waitress
+from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response, static_file
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.receiver import ChunkedReceiver
+from waitress.task import ErrorTask
+from waitress.utilities import BadRequest
+
+VERSION = "0.1.0"
+log = logging.getLogger("opensession")
+app = Bottle()
+app.config["json.enable"] = False      # ours is stricter; see json_text
+
+# ---------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------
+
+# Environment variable: default, what it does.  --help prints this table.
+SETTINGS = {
+    "OPENSESSION_DATA_DIR": ("data", "where the database and the bodies lie"),
+    "OPENSESSION_WEB_DIR": ("", "the page's files; empty: static/ beside this file"),
+    "OPENSESSION_BASE_URL": ("", "the address that people use; empty: http://localhost:PORT"),
+    "HOST": ("127.0.0.1", "address to listen on; 0.0.0.0 opens the server to the network"),
+    "PORT": ("3000", "port to listen on"),
+    "OPENSESSION_HOSTS": ("", "further host names that requests may use, joined by commas"),
+    "OPENSESSION_REGISTRATION": ("", "open, invite or closed; empty: open on loopback, else invite"),
+    "OPENSESSION_SETUP": ("", "open: the first registration needs no set-up token"),
+    "OPENSESSION_TEAM_CREATION": ("admin", "who may create teams: admin or anyone"),
+    "OPENSESSION_MAX_BODY_MB": ("256", "the largest upload, on the wire and decompressed"),
+    "OPENSESSION_LOG": ("info", "error, warn, info or debug; RUST_LOG is understood too"),
+}
+CHOICES = {
+    "OPENSESSION_REGISTRATION": ("", "open", "invite", "closed"),
+    "OPENSESSION_SETUP": ("", "open"),
+    "OPENSESSION_TEAM_CREATION": ("admin", "anyone"),
+}
+LOG_LEVELS = {"error": logging.ERROR, "warn": logging.WARNING, "warning": logging.WARNING,
+              "info": logging.INFO, "debug": logging.DEBUG, "trace": logging.DEBUG}
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+settings = SimpleNamespace()
+db = None
+
+
+class BadSetting(Exception):
+    """A setting that cannot be used; the text is for the person who wrote it."""
+
+
+def configure(environ):
+    """Read the settings.  Nothing is read from the environment before or after."""
+    values = {name: environ.get(name, "").strip() or default for name, (default, _) in SETTINGS.items()}
+    for name, allowed in CHOICES.items():
+        if values[name] not in allowed:
+            raise BadSetting(f"{name} must be one of {', '.join(filter(None, allowed))}, not {values[name]!r}")
+    settings.data_dir = Path(values["OPENSESSION_DATA_DIR"]).absolute()
+    settings.web_dir = Path(values["OPENSESSION_WEB_DIR"] or Path(__file__).parent / "static").absolute()
+    settings.host = values["HOST"]
+    settings.port = whole_setting(values, "PORT", 0, 65535)
+    settings.base_url = (values["OPENSESSION_BASE_URL"] or f"http://localhost:{settings.port}").rstrip("/")
+    settings.registration = values["OPENSESSION_REGISTRATION"]
+    settings.setup = values["OPENSESSION_SETUP"]
+    settings.team_creation = values["OPENSESSION_TEAM_CREATION"]
+    settings.max_body = whole_setting(values, "OPENSESSION_MAX_BODY_MB", 1, 1 << 20) << 20
+    settings.log_level = LOG_LEVELS.get((environ.get("OPENSESSION_LOG") or environ.get("RUST_LOG") or "info").lower(),
+                                        logging.INFO)
+    names = {name.strip().lower() for name in values["OPENSESSION_HOSTS"].split(",") if name.strip()}
+    settings.hosts = names | {host_name(urllib.parse.urlsplit(settings.base_url).netloc)}
+
+
+def whole_setting(values, name, low, high):
+    """A setting that is a whole number in a range."""
+    try:
+        number = int(values[name])
+    except ValueError:
+        number = None
+    if number is None or not low <= number <= high:
+        raise BadSetting(f"{name} must be a whole number from {low} to {high}, not {values[name]!r}")
+    return number
+
+
+def host_name(netloc):
+    """The name in a Host header or URL, without port and brackets, in lower case."""
+    name = netloc.rpartition("@")[2].lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]
+
+
+def is_loopback(name):
+    """Whether a host name or address never leaves this machine."""
+    return name in LOOPBACK or name.startswith("127.") or name.endswith(".localhost")
+
+
+# ---------------------------------------------------------------------------
+# HAIL (the same text is in opensession.py and daemon.py; tests/test_hail.py compares the two)
+#
+# HAIL 1.0.0 is JSON lines: one header, events in order, one stats line.  Lines
+# are plain dicts; fields that we do not know travel along untouched.
+# ---------------------------------------------------------------------------
+
+HAIL_VERSION = "hail-1.0.0"
+
+# Event kind: the text fields that its data must have, and those that it may have.
+EVENT_KINDS = {
+    "UserMessage": ((), ()),
+    "AgentMessage": ((), ()),
+    "SystemMessage": ((), ()),
+    "Thinking": ((), ()),
+    "ToolCall": (("name",), ()),
+    "ToolResult": (("name",), ("call_id",)),
+    "FileRead": (("path",), ()),
+    "CodeSearch": (("query",), ()),
+    "FileSearch": (("pattern",), ()),
+    "FileEdit": (("path",), ("diff",)),
+    "FileCreate": (("path",), ()),
+    "FileDelete": (("path",), ()),
+    "ShellCommand": (("command",), ()),
+    "ImageGenerate": (("prompt",), ()),
+    "VideoGenerate": (("prompt",), ()),
+    "AudioGenerate": (("prompt",), ()),
+    "WebSearch": (("query",), ()),
+    "WebFetch": (("url",), ()),
+    "TaskStart": ((), ("title",)),
+    "TaskEnd": ((), ("summary",)),
+    "Custom": (("kind",), ()),
+}
+
+# Block kind: the text fields that it must have.
+BLOCK_KINDS = {
+    "Text": ("text",),
+    "Code": ("code",),
+    "Image": ("url", "mime"),
+    "Video": ("url", "mime"),
+    "Audio": ("url", "mime"),
+    "File": ("path",),
+    "Json": (),
+    "Reference": ("uri", "media_type"),
+}
+
+CHAIN_START = bytes(32)
+
+
+def hail_line(record):
+    """One HAIL line as bytes with its line end: compact JSON, UTF-8, never NaN."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def next_chain(chain, line):
+    """The content identity after one more event line: c = sha256(c + sha256(line without its end))."""
+    return sha256(chain + sha256(line.rstrip(b"\n")).digest()).digest()
+
+
+def event_kind(event):
+    """(kind, data) of an event; kinds without fields have no data key."""
+    event_type = event["event_type"]
+    return event_type["type"], event_type.get("data") or {}
+
+
+def event_texts(event):
+    """The texts of an event's Text blocks, joined."""
+    return "\n".join(block["text"] for block in event["content"]["blocks"] if block["type"] == "Text")
+
+
+def is_error(event):
+    """Whether an event says that something failed."""
+    return event_kind(event)[1].get("is_error") is True or (event.get("attributes") or {}).get("error") is True
+
+
+def empty_stats():
+    """What add_to_stats counts in; `opening` is how the first three prompts begin.  Times are ISO 8601 in UTC, as they stand in the events."""
+    return {"events": 0, "messages": 0, "user_messages": 0, "tool_calls": 0, "errors": 0,
+            "first": None, "last": None, "input": 0, "output": 0, "input_total": 0, "output_total": 0,
+            "added": 0, "removed": 0, "tasks": [], "files": [], "opening": []}
+
+
+def add_to_stats(stats, event):
+    """Count one event.  Mind the original's rules: shell, edits and web are no tool calls."""
+    kind, data = event_kind(event)
+    stats["events"] += 1
+    stats["first"] = stats["first"] or event["timestamp"]
+    stats["last"] = event["timestamp"]
+    if kind in ("UserMessage", "AgentMessage") or kind == "TaskEnd" and (data.get("summary") or "").strip():
+        stats["messages"] += 1
+    if kind == "UserMessage":
+        stats["user_messages"] += 1
+        if len(stats["opening"]) < 3:
+            add_new(stats["opening"], " ".join(event_texts(event).split())[:500])
+    stats["tool_calls"] += kind in ("ToolCall", "FileRead", "CodeSearch", "FileSearch")
+    stats["errors"] += is_error(event)
+    add_new(stats["tasks"], event.get("task_id"))
+    if kind in ("FileEdit", "FileCreate", "FileDelete"):
+        add_new(stats["files"], data["path"])
+        for line in (data.get("diff") or "").splitlines():
+            stats["added"] += line.startswith("+") and not line.startswith("+++")
+            stats["removed"] += line.startswith("-") and not line.startswith("---")
+    attributes = event.get("attributes") or {}
+    stats["input"] += whole(attributes.get("input_tokens"))
+    stats["output"] += whole(attributes.get("output_tokens"))
+    stats["input_total"] = max(stats["input_total"], whole(attributes.get("input_tokens_total")))
+    stats["output_total"] = max(stats["output_total"], whole(attributes.get("output_tokens_total")))
+
+
+def merge_stats(first, second):
+    """The counts of two neighbouring runs of events, as one."""
+    merged = {key: first[key] + second[key] for key in
+              ("events", "messages", "user_messages", "tool_calls", "errors",
+               "input", "output", "added", "removed")}
+    merged["first"] = first["first"] or second["first"]
+    merged["last"] = second["last"] or first["last"]
+    for key in ("input_total", "output_total"):
+        merged[key] = max(first[key], second[key])
+    for key in ("tasks", "files"):
+        merged[key] = list(dict.fromkeys(first[key] + second[key]))
+    merged["opening"] = (first["opening"] + second["opening"])[:3]
+    return merged
+
+
+def stats_line(stats):
+    """The stats as HAIL has them.  Running totals, where a tool gives them, beat the sums."""
+    return {
+        "type": "stats",
+        "event_count": stats["events"],
+        "message_count": stats["messages"],
+        "tool_call_count": stats["tool_calls"],
+        "task_count": len(stats["tasks"]),
+        "duration_seconds": seconds_between(stats["first"], stats["last"]),
+        "total_input_tokens": stats["input_total"] or stats["input"],
+        "total_output_tokens": stats["output_total"] or stats["output"],
+        "user_message_count": stats["user_messages"],
+        "files_changed": len(stats["files"]),
+        "lines_added": stats["added"],
+        "lines_removed": stats["removed"],
+    }
+
+
+def seconds_between(first, last):
+    """Whole seconds from one timestamp to another, at least 0."""
+    if not first or not last:
+        return 0
+    return max(0, int((datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()))
+
+
+def short_title(text, limit=80):
+    """One line of at most `limit` characters, cut between characters and marked with an ellipsis."""
+    line = " ".join(text.split())
+    if len(line) <= limit:
+        return line
+    cut = limit - 1
+    while cut > limit - 12 and (unicodedata.combining(line[cut]) or line[cut] in JOINERS or line[cut - 1] in JOINERS):
+        cut -= 1
+    return line[:cut].rstrip() + "…"
+
+
+# Characters that glue an emoji together: zero-width joiner, variation selector, skin tones.
+JOINERS = "\u200d\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+
+
+def add_new(values, value):
+    """Append a value that is neither empty nor there."""
+    if value and value not in values:
+        values.append(value)
+
+
+def whole(value):
+    """A count that came from outside: a whole number from 0 to 2^53, anything else is 0."""
+    return value if type(value) is int and 0 <= value <= 2**53 else 0
+
+
+# end of HAIL
+# ---------------------------------------------------------------------------
+# Storage: the database
+#
+# Three verbs touch it: `execute` reads, `batch` writes several statements at
+# once or not at all, and rows are read by name.  Nobody holds a transaction
+# across Python code: what must hold is written into the statements (see `must`
+# in schema.sql).
+# ---------------------------------------------------------------------------
+
+class Conflict(Exception):
+    """A batch was undone because a constraint, or what it said `must` hold, did not."""
+
+
+class Database:
+    """SQLite, one connection a thread."""
+
+    def __init__(self, path):
+        self.path = path
+        self._local = threading.local()
+
+    def execute(self, sql, args=()):
+        """Run one reading statement; return its rows."""
+        return self._connection().execute(sql, args).fetchall()
+
+    def batch(self, statements):
+        """Run [(sql, args), …] as one write; return the rows of each.  Raises Conflict."""
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            rows = [connection.execute(sql, args).fetchall() for sql, args in statements]
+            connection.execute("COMMIT")
+            return rows
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError):
+                raise Conflict(str(error)) from None
+            raise
+
+    def _connection(self):
+        if not hasattr(self._local, "connection"):
+            self._local.connection = connect(self.path)
+        return self._local.connection
+
+
+def connect(path):
+    """A connection set up for a server that must not lose what it acknowledged."""
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
+                   "cache_size = -8000", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def must(condition, *args):
+    """The statement that undoes a batch where an SQL condition does not hold."""
+    return f"INSERT INTO must SELECT 0 WHERE NOT ({condition})", args
+
+
+# Steps from one schema version to the next: lists of SQL.  Add at the end; schema.sql
+# is always the sum, and a database made from it starts at the newest version.
+MIGRATIONS = []
+
+
+class Unusable(Exception):
+    """A data directory that this server must not write to."""
+
+
+def open_database(path, schema, migrations):
+    """Create the database or bring it up to date; a copy is kept before a change.  Raises Unusable."""
+    newest = len(migrations) + 1
+    version = schema_version(path)
+    if version is None:
+        create_database(path, schema, newest)
+    elif version > newest:
+        raise Unusable(f"{path} was written by a newer opensession (schema {version}, this one knows {newest})")
+    elif version < newest:
+        migrate(path, version, migrations)
+    return Database(path)
+
+
+def schema_version(path):
+    """The version of a database, read without a write; None where there is no database yet."""
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "meta" in tables:
+                return int(connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()[0])
+    except (sqlite3.DatabaseError, TypeError) as error:
+        raise Unusable(f"{path} cannot be read: {error}") from None
+    if "_migrations" in tables:
+        raise Unusable(f"{path} belongs to the original opensession; "
+                       f"`opensession.py import-original {path.parent}` will take it over, choose another data directory")
+    raise Unusable(f"{path} is no database of opensession")
+
+
+def create_database(path, schema, version):
+    """Make a new database in one transaction, so that a crash leaves none."""
+    with contextlib.closing(connect(path)) as connection:
+        connection.executescript(f"""BEGIN IMMEDIATE; {schema}
+            INSERT INTO meta VALUES ('schema', '{version}');
+            INSERT INTO counters VALUES ('sync', 0);
+            COMMIT;""")
+    os.chmod(path, 0o600)
+
+
+def migrate(path, version, migrations):
+    """Run the steps that a database lacks, each in one transaction, after a copy."""
+    with contextlib.closing(connect(path)) as connection:
+        copy = path.with_name(f"before-schema-{version + 1}.db")
+        with contextlib.closing(sqlite3.connect(copy)) as target:
+            connection.backup(target)
+        os.chmod(copy, 0o600)
+        for number, statements in enumerate(migrations[version - 1:], version + 1):
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in statements:
+                    connection.execute(statement)
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", [str(number)])
+            log.info("database brought to schema %d; the old one is kept as %s", number, copy.name)
+
+
+def now():
+    """The present moment as the database has times."""
+    return utc_text(datetime.now(timezone.utc))
+
+
+def utc_text(at):
+    """A time as text in UTC with milliseconds: 2026-02-11T06:00:00.000Z."""
+    at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+
+
+def fold(text):
+    """Text as it is compared in searches: compatibility forms joined, case ignored."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+# ---------------------------------------------------------------------------
+# Storage: bodies
+#
+# A body is a file with a gzip header and one deflate stream of event lines,
+# fully flushed at the end of each block, so that every block can be inflated
+# alone.  There is no end marker: what counts is the committed length in the row.
+# Committed bytes never change; growing appends behind them, replacing writes a
+# new file that starts with a copy of the blocks that stay.
+# ---------------------------------------------------------------------------
+
+GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
+BLOCK_BYTES = 256 << 10
+WINDOW_BLOCKS = 4
+
+# What is kept of each event beside the body, for finding and drawing it without inflating:
+# crc32 of its id, size of its line, time (ms since 1970), kind (place in EVENT_KINDS), flags.
+MARK = struct.Struct("<IIqBB")
+KIND_NUMBERS = {kind: number for number, kind in enumerate(EVENT_KINDS)}
+FLAG_ERROR, FLAG_TASK = 1, 2
+
+
+class BodyWriter:
+    """Writes event lines as blocks and counts as it goes.
+
+    `start` is the block row that the new events stand behind, or None.  `blocks` are
+    the rows made so far, with file offsets as they will be in the body file; the
+    bytes in `file` begin at `base` of the body file.
+    """
+
+    def __init__(self, file, base, start=None):
+        self.file = file
+        self.blocks = []
+        self.ordinal = start["first_ordinal"] + start["event_count"] if start else 0
+        self.raw_offset = start["raw_offset"] + start["raw_bytes"] if start else 0
+        self.file_offset = base
+        self.chain = bytes.fromhex(start["chain"]) if start else CHAIN_START
+        self._open_block()
+
+    def _open_block(self):
+        self._deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
+        self._stats = empty_stats()
+        self._marks = bytearray()
+        self._raw = self._compressed = 0
+
+    def add(self, event, line):
+        """Append one checked event; `line` is what is stored, with its line end."""
+        add_to_stats(self._stats, event)
+        self._marks += mark(event, line)
+        self._raw += len(line)
+        self.chain = next_chain(self.chain, line)
+        self._write(self._deflate.compress(line))
+        if self._raw >= BLOCK_BYTES:
+            self.close_block()
+
+    def close_block(self):
+        """End the block at this line.  Nothing is written where it is empty."""
+        if not self._raw:
+            return
+        self._write(self._deflate.flush(zlib.Z_FULL_FLUSH))
+        count = self._stats["events"]
+        self.blocks.append({
+            "first_ordinal": self.ordinal, "event_count": count,
+            "raw_offset": self.raw_offset, "raw_bytes": self._raw,
+            "file_offset": self.file_offset, "file_bytes": self._compressed,
+            "chain": self.chain.hex(), "stats": self._stats, "marks": bytes(self._marks)})
+        self.ordinal += count
+        self.raw_offset += self._raw
+        self.file_offset += self._compressed
+        self._open_block()
+
+    def _write(self, data):
+        self.file.write(data)
+        self._compressed += len(data)
+
+
+def mark(event, line):
+    """The fixed record of one event; see MARK."""
+    kind, _ = event_kind(event)
+    flags = FLAG_ERROR * is_error(event) | FLAG_TASK * bool(event.get("task_id"))
+    at = int(datetime.fromisoformat(event["timestamp"]).timestamp() * 1000)
+    return MARK.pack(zlib.crc32(event["event_id"].encode()), min(len(line), 0xFFFFFFFF), at, KIND_NUMBERS[kind], flags)
+
+
+def join_small_block(last, blocks):
+    """Let the last block of a body and the first of what follows be one, if that stays small.
+
+    The bytes already stand behind each other, so only the index changes."""
+    if not (last and blocks) or last["raw_bytes"] + blocks[0]["raw_bytes"] > BLOCK_BYTES:
+        return blocks
+    first = blocks[0]
+    joined = {**first, **{key: last[key] for key in ("first_ordinal", "raw_offset", "file_offset")},
+              **{key: last[key] + first[key] for key in ("event_count", "raw_bytes", "file_bytes", "marks")},
+              "stats": merge_stats(last["stats"], first["stats"])}
+    return [joined, *blocks[1:]]
+
+
+def body_path(name):
+    """Where a body lies.  Names are ours: session id, revision, random letters."""
+    return settings.data_dir / "bodies" / name[:2] / name
+
+
+@contextlib.contextmanager
+def draft_file():
+    """A temporary file in the data directory; gone at the end unless it was published."""
+    with tempfile.NamedTemporaryFile(dir=settings.data_dir / "tmp", delete=False) as file:
+        try:
+            yield file
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file.name)
+
+
+def publish_body(file, name):
+    """Make a draft a body that outlives a power cut, under its final name."""
+    file.flush()
+    os.fsync(file.fileno())
+    path = body_path(name)
+    path.parent.mkdir(exist_ok=True)
+    os.rename(file.name, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path):
+    """Make the names in a folder durable, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def append_to_body(name, committed, draft):
+    """Write a draft behind the committed end of a body.  What lay there was never committed."""
+    draft.seek(0)
+    with open(body_path(name), "r+b") as file:
+        file.truncate(committed)
+        file.seek(committed)
+        shutil.copyfileobj(draft, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_body(name):
+    """Remove a body that no row names.  Who has it open goes on reading."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(body_path(name))
+
+
+class BodyMissing(Exception):
+    """The file of a body is not where its row says, or is shorter."""
+
+
+def inflate_block(file, block):
+    """The lines of one block, as one bytes object."""
+    file.seek(block["file_offset"])
+    data = zlib.decompressobj(-15).decompress(file.read(block["file_bytes"]))
+    if len(data) != block["raw_bytes"]:
+        raise BodyMissing
+    return data
+
+
+def lines_of(data):
+    """The lines in the bytes of a block, each with its line end."""
+    return [line + b"\n" for line in data.split(b"\n")[:-1]]
+
+
+def open_body(name):
+    """Open a body for reading, or raise BodyMissing."""
+    try:
+        return open(body_path(name), "rb")
+    except FileNotFoundError:
+        raise BodyMissing from None
+
+
+class RawSession(io.RawIOBase):
+    """A session as one HAIL file that inflates as it is read.
+
+    Seekable, because waitress looks for the size and steps back after a partial send;
+    only one block is held, so a reader that stalls costs next to nothing."""
+
+    def __init__(self, head, name, blocks, tail):
+        self._head, self._tail, self._blocks = head, tail, blocks
+        self._file = open_body(name)
+        self._body_end = len(head) + (blocks[-1]["raw_offset"] + blocks[-1]["raw_bytes"] if blocks else 0)
+        self.size = self._body_end + len(tail)
+        self._at = 0
+        self._held = (None, b"")
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def tell(self):
+        return self._at
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence])
+        return self._at
+
+    def read(self, size=-1):
+        """Up to `size` bytes; b"" at the end only."""
+        size = self.size - self._at if size is None or size < 0 else size
+        pieces = []
+        while size > 0 and self._at < self.size:
+            piece = self._piece()[:size]
+            pieces.append(piece)
+            size -= len(piece)
+            self._at += len(piece)
+        return b"".join(pieces)
+
+    def _piece(self):
+        """What stands from here to the end of the part that we are in."""
+        if self._at < len(self._head):
+            return self._head[self._at:]
+        if self._at >= self._body_end:
+            return self._tail[self._at - self._body_end:]
+        offset = self._at - len(self._head)
+        block = self._block_at(offset)
+        if self._held[0] is not block:
+            self._held = (block, inflate_block(self._file, block))
+        return self._held[1][offset - block["raw_offset"]:]
+
+    def _block_at(self, offset):
+        low, high = 0, len(self._blocks) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._blocks[middle]["raw_offset"] <= offset else (low, middle - 1)
+        return self._blocks[low]
+
+    def close(self):
+        self._file.close()
+        super().close()
+
+
+def sweep(started):
+    """Remove what a crash left: drafts, and bodies older than this run that no row names."""
+    for path in (settings.data_dir / "tmp").iterdir():
+        if path.stat().st_mtime < started:
+            path.unlink(missing_ok=True)
+    for path in (settings.data_dir / "bodies").glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < started and not db.execute("SELECT 1 FROM sessions WHERE body = ?", [path.name]):
+                path.unlink()
+                log.warning("removed a body that no session has: %s", path.name)
+
+
+# ---------------------------------------------------------------------------
+# Requests: who calls
+# ---------------------------------------------------------------------------
+
+COOKIE = "opensession"
+COOKIE_DAYS = 30
+
+
+class Arguments:
+    """Gives a handler what its signature asks for.
+
+    `db`      the database
+    `user`    who calls; without a good key or cookie the call ends with 401
+    `reader`  who calls, or None: the handler's SQL then finds public teams only
+
+    A key's scope must fit the route: `full` fits all, `read` every GET, and each key
+    the routes that say scope="upload"."""
+
+    name, api = "arguments", 2
+
+    def apply(self, callback, route):
+        wanted = {"db", "user", "reader"} & set(route.get_callback_args())
+        if not wanted:
+            return callback
+
+        def call(**arguments):
+            if "db" in wanted:
+                arguments["db"] = db
+            if "user" in wanted:
+                arguments["user"] = signed_in(db, route)
+            if "reader" in wanted:
+                arguments["reader"] = signed_in(db, route) if has_credentials() else None
+            return callback(**arguments)
+        return call
+
+
+def problem(status, sentence, **extra):
+    """An error to raise; `extra` goes into the answer beside the sentence."""
+    error = HTTPError(status, sentence)
+    error.extra = extra
+    return error
+
+
+def signed_in(db, route):
+    """The user who calls: a row of users with key_id, scope and key_prefix.  Raises 401 and 403."""
+    header = request.get_header("Authorization", "")
+    if header:
+        user = user_of_key(db, header.removeprefix("Bearer ").strip() if header.startswith("Bearer ") else "")
+    else:
+        user = user_of_cookie(db, request.get_cookie(COOKIE))
+    if not scope_fits(user["scope"], route):
+        raise problem(403, f"this key may only {user['scope']}; use one with the scope full")
+    return user
+
+
+def has_credentials():
+    """Whether the caller claims to be somebody."""
+    return bool(request.get_header("Authorization") or request.get_cookie(COOKIE))
+
+
+USER_COLUMNS = "u.id, u.nickname, u.is_admin, u.created_at, k.id AS key_id, k.scope, k.prefix AS key_prefix, k.name AS key_name"
+
+
+def user_of_key(db, key):
+    """The user whom an API key belongs to, or 401."""
+    rows = well_formed(key) and db.execute(
+        f"SELECT {USER_COLUMNS}, k.last_used_on FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.hash = ?",
+        [secret_hash(key)])
+    if not rows:
+        raise problem(401, "invalid API key")
+    if rows[0]["last_used_on"] != now()[:10]:
+        db.batch([("UPDATE api_keys SET last_used_on = ? WHERE id = ?", [now()[:10], rows[0]["key_id"]])])
+    return rows[0]
+
+
+def user_of_cookie(db, token):
+    """The user who is signed in in this browser, or 401."""
+    rows = token and db.execute(f"""
+        SELECT {USER_COLUMNS}
+          FROM logins l JOIN users u ON u.id = l.user_id JOIN api_keys k ON k.id = l.key_id
+         WHERE l.hash = ? AND l.expires_at > ?
+    """, [secret_hash(token), now()])
+    if not rows:
+        raise problem(401, "missing or invalid Authorization header")
+    return rows[0]
+
+
+def scope_fits(scope, route):
+    return (scope == "full" or route.config.get("scope") == "upload"
+            or scope == "read" and route.method == "GET")
+
+
+# A key is osk_, 30 random characters and 6 that check them, so that a scanner and we
+# can tell a key from garbage without a database.
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def new_key():
+    """A fresh API key, 178 bits of chance."""
+    body = "".join(secrets.choice(BASE62) for _ in range(30))
+    return f"osk_{body}{key_check(body)}"
+
+
+def key_check(body):
+    """Six characters computed from the others: their CRC-32 to the base of 62."""
+    number, digits = zlib.crc32(body.encode()), ""
+    for _ in range(6):
+        number, digit = divmod(number, 62)
+        digits = BASE62[digit] + digits
+    return digits
+
+
+def well_formed(key):
+    """Whether a text can be one of our keys at all."""
+    return bool(re.fullmatch("osk_[0-9A-Za-z]{36}", key)) and key_check(key[4:34]) == key[34:]
+
+
+def secret_hash(secret):
+    """How keys, cookies and codes are stored.  They are long and random, so no slow hash is needed."""
+    return sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+# ---------------------------------------------------------------------------
+# Requests: what may come in
+# ---------------------------------------------------------------------------
+
+JSON_BODY_BYTES = 64 << 20
+LINE_BYTES = 64 << 20
+JSON_DEPTH = 64
+LARGEST = 2**53
+HAIL_TYPES = ("application/jsonl", "application/x-ndjson", "text/plain")
+
+
+@app.hook("before_request")
+def check_origin():
+    """Refuse names that are not ours (DNS rebinding) and other sites' unsafe requests (CSRF)."""
+    host = request.get_header("Host", "")
+    if host_name(host) not in settings.hosts and not is_loopback(host_name(host)):
+        raise problem(421, "this server is not known by that name; its operator can add it to OPENSESSION_HOSTS")
+    if request.method in ("GET", "HEAD", "OPTIONS") or request.get_header("Authorization"):
+        return
+    origin = request.get_header("Origin")
+    known = (host, urllib.parse.urlsplit(settings.base_url).netloc)
+    if origin and urllib.parse.urlsplit(origin).netloc not in known:
+        raise problem(403, "this request comes from another site")
+    if not origin and request.get_cookie(COOKIE) and request.get_header("Sec-Fetch-Site") != "same-origin":
+        raise problem(403, "a browser's request must say where it comes from")
+
+
+def is_local():
+    """Whether this is one machine talking to itself: then the first comer is trusted."""
+    names = (settings.host, host_name(urllib.parse.urlsplit(settings.base_url).netloc),
+             request.environ.get("REMOTE_ADDR", ""), host_name(request.get_header("Host", "")))
+    return all(is_loopback(name) for name in names)
+
+
+def media_type():
+    """The request's content type without parameters, in lower case."""
+    return request.get_header("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def body_pieces(limit):
+    """Yield the request's body, decompressed, in pieces; 413 where it is larger than `limit` bytes."""
+    encoding = request.get_header("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise problem(415, "only gzip is understood as Content-Encoding")
+    pieces = iter(lambda: request.environ["wsgi.input"].read(1 << 16), b"")
+    total = 0
+    for piece in inflate(pieces) if encoding == "gzip" else pieces:
+        total += len(piece)
+        if total > limit:
+            raise problem(413, f"the body is larger than {limit >> 20} MiB{larger_form(limit)}")
+        yield piece
+
+
+def larger_form(limit):
+    return "; send it as JSON lines (application/jsonl)" if limit == JSON_BODY_BYTES < settings.max_body else ""
+
+
+def inflate(pieces):
+    """Yield what gzip pieces hold, never more than 64 KiB at once.  Several members may follow each other."""
+    stream = zlib.decompressobj(31)
+    try:
+        for piece in pieces:
+            while piece:
+                if stream.eof:
+                    stream = zlib.decompressobj(31)
+                yield stream.decompress(piece, 1 << 16)
+                piece = stream.unused_data if stream.eof else stream.unconsumed_tail
+        while not stream.eof and (rest := stream.decompress(stream.unconsumed_tail, 1 << 16)):
+            yield rest
+    except zlib.error:
+        raise problem(400, "the body is not valid gzip") from None
+    if not stream.eof:
+        raise problem(400, "the gzip body ends too early")
+
+
+def body_lines(limit):
+    """Yield the lines of the body, each with its line end; blank ones are left out."""
+    rest = bytearray()
+    for piece in body_pieces(limit):
+        *lines, last = piece.split(b"\n")
+        for line in lines:
+            rest += line
+            if rest.strip():
+                yield bytes(rest.rstrip(b"\r")) + b"\n"
+            rest.clear()
+        rest += last
+        if len(rest) > LINE_BYTES:
+            raise problem(413, f"a line is longer than {LINE_BYTES >> 20} MiB")
+    if rest.strip():
+        yield bytes(rest.rstrip(b"\r")) + b"\n"
+
+
+def parse_json(data, where="the body"):
+    """The JSON value in some bytes.  Raises 400: bad UTF-8 or syntax, NaN, infinity, too deep."""
+    try:
+        value = json.loads(data.removeprefix(b"\xef\xbb\xbf").decode(), parse_constant=no_number, parse_float=finite)
+    except RecursionError:
+        raise problem(400, f"{where} is nested too deeply") from None
+    except ValueError as error:
+        raise problem(400, f"{where} is not valid JSON: {error}") from None
+    if data.count(b"[") + data.count(b"{") > JSON_DEPTH and too_deep(value):
+        raise problem(400, f"{where} is nested more than {JSON_DEPTH} levels deep")
+    return whole_characters(value) if HALF_CHARACTER.search(data) else value
+
+
+def no_number(name):
+    raise ValueError(f"{name} is no number")
+
+
+def finite(digits):
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def too_deep(value):
+    """Whether lists and objects stand more than JSON_DEPTH deep in each other."""
+    level = [value]
+    for _ in range(JSON_DEPTH + 1):
+        level = [inner for outer in level if isinstance(outer, (dict, list))
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        if not level:
+            return False
+    return True
+
+
+# Escapes that may be half of a surrogate pair: legal JSON, but no text.
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def whole_characters(value):
+    """The same JSON value with U+FFFD where a surrogate stands alone."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
+    return value
+
+
+def body_object(limit=1 << 20):
+    """The JSON object that a request must carry.  Raises 400, 413 and 415."""
+    if media_type() != "application/json":
+        raise problem(415, "the Content-Type must be application/json")
+    value = parse_json(b"".join(body_pieces(limit)))
+    if not isinstance(value, dict):
+        raise problem(400, "the body must be a JSON object")
+    return value
+
+
+def field(body, name, kind, default=...):
+    """One field of a body, of the right type; null is as good as absent.  Raises 422."""
+    value = body.get(name)
+    if value is None and default is not ...:
+        return default
+    if type(value) is not kind or kind is int and abs(value) > LARGEST:
+        missing = "is missing" if value is None else f"must be {TYPE_NAMES[kind]}"
+        raise problem(422, f"{name} {missing}", field=name)
+    return value
+
+
+TYPE_NAMES = {str: "text", bool: "true or false", int: "a whole number", dict: "an object", list: "a list"}
+
+
+def choice(body, name, allowed, default):
+    """One field of a body that must be one of a few words.  Raises 422."""
+    value = field(body, name, str, default)
+    if value not in allowed:
+        raise problem(422, f"{name} must be one of {', '.join(allowed)}", field=name)
+    return value
+
+
+def printable(text, name, longest, sentence):
+    """A name that people give to things: trimmed, normal form C, 1 to `longest` characters."""
+    text = unicodedata.normalize("NFC", text.strip())
+    if not 1 <= len(text) <= longest:
+        raise problem(400, sentence, field=name)
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise problem(422, f"{name} must not contain control characters", field=name)
+    return text
+
+
+def query(name, default=None):
+    """One value of the query string, as text.  Bytes that are no UTF-8 become U+FFFD."""
+    values = urllib.parse.parse_qs(request.query_string, keep_blank_values=True, errors="replace").get(name)
+    return values[-1].replace("\0", "") if values else default
+
+
+def query_number(name, default, low, high):
+    """A whole number of the query string, moved into its range.  Raises 400."""
+    text = query(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise problem(400, f"{name} must be a whole number", field=name)
+    return min(max(int(text), low), high)
+
+
+# ---------------------------------------------------------------------------
+# Requests: what goes out
+# ---------------------------------------------------------------------------
+
+HEADERS = {
+    "Content-Security-Policy":
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types opensession-html opensession-markdown dompurify",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@app.hook("after_request")
+def add_headers():
+    for name, value in HEADERS.items():
+        response.set_header(name, value)
+    if settings.base_url.startswith("https://"):
+        response.set_header("Strict-Transport-Security", "max-age=31536000")
+    if "Cache-Control" not in response.headers:
+        response.set_header("Cache-Control", "no-store")
+    log.info("%s %s %s", request.method, request.path, response.status_code)
+
+
+def json_text(value):
+    """JSON as we send it: compact, and never NaN."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def error_json(error):
+    """Every error is {"error": sentence}, whether we raised it or Bottle."""
+    response.content_type = "application/json"
+    if hasattr(error, "extra"):
+        return json_text({"error": error.body, **error.extra})
+    return json_text({"error": SENTENCES.get(error.status_code, "this request cannot be answered")})
+
+
+SENTENCES = {404: "there is nothing here", 405: "this method is not allowed here"}
+
+
+def answer_failures(callback):
+    """Plugin: what fails below a handler becomes an answer; the unexpected goes to the log."""
+    def call(**arguments):
+        try:
+            return callback(**arguments)
+        except HTTPResponse:
+            raise
+        except Exception as error:
+            status, sentence = failure(error)
+            if status == 500:
+                log.exception("%s %s failed", request.method, request.path)
+            answer = problem(status, sentence)
+            if status == 503:
+                answer.set_header("Retry-After", "1")
+            raise answer from None
+    return call
+
+
+def failure(error):
+    """The status and the sentence for an exception."""
+    if isinstance(error, BodyMissing):
+        return 410, "the stored body of this session is missing"
+    if isinstance(error, sqlite3.OperationalError):
+        for words, answer in DATABASE_TROUBLE.items():
+            if re.search(words, str(error)):
+                return answer
+    if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+        return DISK_TROUBLE[error.errno]
+    return 500, "something went wrong here; the server's log says more"
+
+
+DISK_FULL = (507, "the server's disk is full")
+DATABASE_TROUBLE = {
+    "full": DISK_FULL,
+    "disk I/O error|readonly|read-only|unable to open": (503, "the database cannot be written right now"),
+    "locked|busy": (503, "the database is busy; try again"),
+}
+DISK_TROUBLE = {
+    errno.ENOSPC: DISK_FULL,
+    errno.EDQUOT: DISK_FULL,
+    errno.EROFS: (503, "the data directory is read-only"),
+}
+
+
+@contextlib.contextmanager
+def conflict_is(status, sentence):
+    """What a batch that was undone means to the caller."""
+    try:
+        yield
+    except Conflict:
+        raise problem(status, sentence) from None
+
+
+def cached(tag):
+    """Let the browser keep an answer as long as its tag stays; ends with 304 where it has it."""
+    etag = f'"{tag}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if etag in [known.strip().removeprefix("W/") for known in request.get_header("If-None-Match", "").split(",")]:
+        raise HTTPResponse(status=304, headers=headers)
+    for name, value in headers.items():
+        response.set_header(name, value)
+
+
+def audited(user_id, action, thing=None):
+    """The statement that writes an act into the audit."""
+    return ("INSERT INTO audit (at, user_id, address, action, object) VALUES (?, ?, ?, ?, ?)",
+            [now(), user_id, request.environ.get("REMOTE_ADDR"), action, thing])
+
+
+app.install(JSONPlugin(json_dumps=json_text))
+app.install(answer_failures)
+app.install(Arguments())
+app.default_error_handler = error_json
+
+
+# ---------------------------------------------------------------------------
+# Accounts
+# ---------------------------------------------------------------------------
+
+@app.get("/api/health")
+def health(db):
+    """Whether the server works, and how one gets an account."""
+    return {"status": "ok", "version": VERSION, "registration": registration_mode(),
+            "setup_required": not db.execute("SELECT 1 FROM users LIMIT 1") and needs_setup_token()}
+
+
+def registration_mode():
+    """Who may register after the first user: open, invite or closed."""
+    return settings.registration or ("open" if is_local() else "invite")
+
+
+def needs_setup_token():
+    """Whether the first registration must bring the token that was printed at start."""
+    return not (is_local() or settings.setup == "open")
+
+
+@app.post("/api/register")
+def register(db):
+    """Make an account; the answer is the only place where its key is ever shown."""
+    body = body_object()
+    nickname = printable(field(body, "nickname", str), "nickname", 64, "nickname must be 1-64 characters")
+    invite = field(body, "invite", str, "")
+    user_id, key, team_id = new_id(), new_key(), new_id()
+    try:
+        rows = db.batch([
+            *admission(db, invite),
+            ("""INSERT INTO users (id, nickname, is_admin, created_at)
+                SELECT ?, ?, NOT EXISTS (SELECT 1 FROM users), ? RETURNING is_admin""", [user_id, nickname, now()]),
+            insert_key(user_id, key, "default", "full"),
+            *first_team(user_id, nickname, team_id),
+            *joining(user_id, invite),
+            audited(user_id, "register"),
+        ])
+    except Conflict as conflict:
+        if "users.nickname" in str(conflict):
+            raise problem(409, "nickname already taken", field="nickname") from None
+        raise refused_registration(db, invite) from None
+    is_admin = bool(next(row for row in sum(rows, []) if "is_admin" in row.keys())["is_admin"])
+    response.status = 201
+    return {"user_id": user_id, "nickname": nickname, "api_key": key, "is_admin": is_admin,
+            "team_id": only_team(db, user_id)}
+
+
+def admission(db, invite):
+    """The conditions under which somebody may register now, as statements for the batch."""
+    valid = must(VALID_INVITATION, secret_hash(invite), now())
+    if not db.execute("SELECT 1 FROM users LIMIT 1"):
+        if not needs_setup_token():
+            return [] if registration_mode() == "open" else [must("NOT EXISTS (SELECT 1 FROM users)")]
+        return [must("EXISTS (SELECT 1 FROM meta WHERE key = 'setup_token' AND value = ?)", secret_hash(invite)),
+                must("NOT EXISTS (SELECT 1 FROM users)"),
+                ("DELETE FROM meta WHERE key = 'setup_token'", [])]
+    if invite and registration_mode() != "closed":
+        return [valid]
+    return [] if registration_mode() == "open" else [must("0")]
+
+
+VALID_INVITATION = "EXISTS (SELECT 1 FROM invitations WHERE hash = ? AND used_at IS NULL AND expires_at > ?)"
+
+
+def refused_registration(db, invite):
+    """Why somebody may not register: an error to raise."""
+    if registration_mode() == "closed":
+        return problem(403, "registration is closed on this server")
+    if invite:
+        return problem(403, "this invitation is not valid any more", field="invite")
+    if not db.execute("SELECT 1 FROM users LIMIT 1"):
+        return problem(403, "the first registration needs the set-up token that the server printed at start",
+                       field="invite", setup_required=True)
+    return problem(403, "registration needs an invitation", field="invite")
+
+
+def insert_key(user_id, key, name, scope, key_id=None):
+    return ("INSERT INTO api_keys (id, user_id, name, hash, prefix, scope, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [key_id or new_id(), user_id, name, secret_hash(key), key[:8], scope, now()])
+
+
+def first_team(user_id, nickname, team_id):
+    """The statements that give the first user, who is admin, a team to start with."""
+    return [
+        ("""INSERT INTO teams (id, name, created_by, created_at)
+            SELECT ?, ?, id, created_at FROM users WHERE id = ? AND is_admin""",
+         [team_id, f"{nickname}'s team", user_id]),
+        ("""INSERT INTO team_members (team_id, user_id, role, joined_at)
+            SELECT ?, id, 'admin', created_at FROM users WHERE id = ? AND is_admin""", [team_id, user_id]),
+    ]
+
+
+def joining(user_id, invite):
+    """The statements that use an invitation up and bring its user into the team."""
+    return [
+        ("""INSERT INTO team_members (team_id, user_id, role, joined_at)
+            SELECT team_id, ?, role, ? FROM invitations
+             WHERE hash = ? AND used_at IS NULL AND expires_at > ? AND team_id IS NOT NULL""",
+         [user_id, now(), secret_hash(invite), now()]),
+        ("UPDATE invitations SET used_by = ?, used_at = ? WHERE hash = ? AND used_at IS NULL",
+         [user_id, now(), secret_hash(invite)]),
+    ]
+
+
+def only_team(db, user_id):
+    """The id of the one team that a user can upload to, or None where it is not clear which."""
+    teams = db.execute("SELECT team_id FROM team_members WHERE user_id = ? AND role <> 'viewer' LIMIT 2", [user_id])
+    return teams[0]["team_id"] if len(teams) == 1 else None
+
+
+def new_id():
+    return str(uuid.uuid4())
+
+
+@app.post("/api/auth/verify", scope="upload")
+def verify(user):
+    """Whether a key is good, and whose it is."""
+    return {"user_id": user["id"], "nickname": user["nickname"]}
+
+
+@app.get("/api/auth/me", scope="upload")
+def me(user):
+    """Who calls.  The key is shown by its beginning only."""
+    return {"user_id": user["id"], "nickname": user["nickname"], "api_key": f"{user['key_prefix']}…",
+            "is_admin": bool(user["is_admin"]), "created_at": user["created_at"],
+            "email": None, "github_username": None, "avatar_url": None, "scope": user["scope"]}
+
+
+@app.post("/api/auth/regenerate-key")
+def regenerate_key(user, db):
+    """Replace the key that calls; in the browser, the one named default.  The old one is dead at once."""
+    name = user["key_name"] if request.get_header("Authorization") else "default"
+    key = new_key()
+    rows = db.batch([
+        ("DELETE FROM logins WHERE key_id IN (SELECT id FROM api_keys WHERE user_id = ? AND name = ?) AND hash <> ?",
+         [user["id"], name, secret_hash(request.get_cookie(COOKIE, ""))]),
+        ("UPDATE api_keys SET hash = ?, prefix = ?, last_used_on = NULL WHERE id = ? RETURNING id",
+         [secret_hash(key), key[:8], key_to_replace(db, user, name)]),
+        audited(user["id"], "key.regenerate"),
+    ])
+    if not rows[1]:
+        raise problem(404, "there is no key named default; make a new one")
+    return {"api_key": key}
+
+
+def key_to_replace(db, user, name):
+    if request.get_header("Authorization"):
+        return user["key_id"]
+    keys = db.execute("SELECT id FROM api_keys WHERE user_id = ? AND name = ?", [user["id"], name])
+    return keys[0]["id"] if keys else None
+
+
+@app.post("/api/auth/login")
+def login(db):
+    """Sign a browser in with an API key; it gets a cookie that scripts cannot read."""
+    user = user_of_key(db, field(body_object(), "api_key", str).strip())
+    token = secrets.token_urlsafe(32)
+    until = datetime.now(timezone.utc) + timedelta(days=COOKIE_DAYS)
+    db.batch([
+        ("DELETE FROM logins WHERE expires_at < ?", [now()]),
+        ("INSERT INTO logins (hash, user_id, key_id, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+         [secret_hash(token), user["id"], user["key_id"], now(), utc_text(until)]),
+        audited(user["id"], "login"),
+    ])
+    response.set_cookie(COOKIE, token, path="/", httponly=True, samesite="lax", max_age=COOKIE_DAYS * 86400,
+                        secure=settings.base_url.startswith("https://"))
+    return {"user_id": user["id"], "nickname": user["nickname"], "is_admin": bool(user["is_admin"])}
+
+
+@app.post("/api/auth/logout")
+def logout(db):
+    """Sign this browser out."""
+    db.batch([("DELETE FROM logins WHERE hash = ?", [secret_hash(request.get_cookie(COOKIE, ""))])])
+    response.delete_cookie(COOKIE, path="/")
+    response.status = 204
+
+
+KEY_COLUMNS = "id, name, prefix, scope, created_at, last_used_on"
+
+
+@app.get("/api/keys")
+def list_keys(user, db):
+    """The caller's keys, by their beginnings."""
+    keys = db.execute(f"SELECT {KEY_COLUMNS} FROM api_keys WHERE user_id = ? ORDER BY created_at, id", [user["id"]])
+    return {"keys": [{**key, "current": key["id"] == user["key_id"]} for key in keys]}
+
+
+@app.post("/api/keys")
+def create_key(user, db):
+    """Make a further key, as narrow as its use; it is shown this once."""
+    body = body_object()
+    name = printable(field(body, "name", str), "name", 64, "name must be 1-64 characters")
+    scope = choice(body, "scope", ("full", "read", "upload"), "full")
+    key_id, key = new_id(), new_key()
+    db.batch([insert_key(user["id"], key, name, scope, key_id), audited(user["id"], "key.create", key_id)])
+    response.status = 201
+    row, = db.execute(f"SELECT {KEY_COLUMNS} FROM api_keys WHERE id = ?", [key_id])
+    return {**row, "current": False, "api_key": key}
+
+
+@app.delete("/api/keys/<key_id>")
+def revoke_key(key_id, user, db):
+    """Revoke one of the caller's keys, and the browser log-ins made with it."""
+    with conflict_is(404, "key not found"):
+        db.batch([must("EXISTS (SELECT 1 FROM api_keys WHERE id = ? AND user_id = ?)", key_id, user["id"]),
+                  ("DELETE FROM api_keys WHERE id = ?", [key_id]),
+                  audited(user["id"], "key.revoke", key_id)])
+    response.status = 204
+
+
+# ---------------------------------------------------------------------------
+# Invitations
+# ---------------------------------------------------------------------------
+
+INVITATION_DAYS = 7
+ROLES = ("admin", "member", "viewer")
+
+# Whether the caller (once) may administrate the team of a row, and the same for invitations,
+# where no team means the server.
+ADMINISTRATES = "EXISTS (SELECT 1 FROM team_members m WHERE m.team_id = {team} AND m.user_id = ? AND m.role = 'admin')"
+
+
+@app.get("/api/invitations")
+def list_invitations(user, db):
+    """The invitations that the caller made or answers for."""
+    rows = db.execute(f"""
+        SELECT {INVITATION_COLUMNS}
+          FROM invitations i LEFT JOIN teams t ON t.id = i.team_id LEFT JOIN users u ON u.id = i.created_by
+         WHERE {MAY_SEE_INVITATION}
+         ORDER BY i.created_at DESC, i.id
+    """, [user["is_admin"], user["id"], user["id"]])
+    return {"invitations": [dict(row) for row in rows]}
+
+
+INVITATION_COLUMNS = ("i.id, i.team_id, t.name AS team_name, i.role, u.nickname AS created_by, "
+                      "i.created_at, i.expires_at, i.used_at")
+MAY_SEE_INVITATION = f"(? OR i.created_by = ? OR {ADMINISTRATES.format(team='i.team_id')})"
+
+
+@app.post("/api/invitations")
+def create_invitation(user, db):
+    """Make a one-time code to register with and to join a team; it is shown this once."""
+    body = body_object()
+    team_id = field(body, "team_id", str, None)
+    role = choice(body, "role", ROLES, "member")
+    if team_id:
+        require_team_admin(db, user, team_id)
+    elif not user["is_admin"]:
+        raise problem(403, "admin only")
+    invitation_id, code = new_id(), secrets.token_urlsafe(18)
+    expires = utc_text(datetime.now(timezone.utc) + timedelta(days=INVITATION_DAYS))
+    db.batch([
+        ("""INSERT INTO invitations (id, hash, team_id, role, created_by, created_at, expires_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+         [invitation_id, secret_hash(code), team_id, role, user["id"], now(), expires]),
+        audited(user["id"], "invitation.create", invitation_id),
+    ])
+    row, = db.execute(f"""
+        SELECT {INVITATION_COLUMNS}
+          FROM invitations i LEFT JOIN teams t ON t.id = i.team_id LEFT JOIN users u ON u.id = i.created_by
+         WHERE i.id = ?
+    """, [invitation_id])
+    response.status = 201
+    return {**row, "code": code, "url": f"{settings.base_url}/#invite={code}"}
+
+
+@app.delete("/api/invitations/<invitation_id>")
+def revoke_invitation(invitation_id, user, db):
+    """Take an invitation back."""
+    with conflict_is(404, "invitation not found"):
+        db.batch([must(f"EXISTS (SELECT 1 FROM invitations i WHERE i.id = ? AND {MAY_SEE_INVITATION})",
+                       invitation_id, user["is_admin"], user["id"], user["id"]),
+                  ("DELETE FROM invitations WHERE id = ?", [invitation_id]),
+                  audited(user["id"], "invitation.revoke", invitation_id)])
+    response.status = 204
+
+
+@app.post("/api/invitations/accept")
+def accept_invitation(user, db):
+    """Join the team that an invitation names; who is in it already loses nothing."""
+    code = field(body_object(), "code", str).strip()
+    invited = db.execute("SELECT team_id FROM invitations WHERE hash = ? AND team_id IS NOT NULL", [secret_hash(code)])
+    try:
+        db.batch([must(VALID_INVITATION, secret_hash(code), now()), *joining(user["id"], code),
+                  audited(user["id"], "invitation.accept")])
+    except Conflict as conflict:
+        if "team_members" in str(conflict):
+            raise problem(409, "already a member") from None
+        invited = []
+    if not invited:
+        raise problem(404, "this invitation is not valid any more", field="code")
+    return team_of(db, user, invited[0]["team_id"])
+
+
+# ---------------------------------------------------------------------------
+# Sessions: what is uploaded
+# ---------------------------------------------------------------------------
+
+def check_header(header):
+    """A HAIL header as we keep it, or 422.  Accepts the object form without events, too."""
+    if not field(header, "version", str).startswith("hail-"):
+        raise problem(422, "version must begin with hail-", field="version")
+    for name in ("session_id",):
+        if not 1 <= len(field(header, name, str)) <= 512:
+            raise problem(422, f"{name} must be 1-512 characters", field=name)
+    agent, context = field(header, "agent", dict), field(header, "context", dict)
+    for name in ("provider", "tool"):
+        if not 1 <= len(part(agent, "agent", name, str)) <= 200:
+            raise problem(422, f"agent.{name} must be 1-200 characters", field=f"agent.{name}")
+    for name, kind in HEADER_OPTIONS.items():
+        place, _, key = name.partition(".")
+        part(agent if place == "agent" else context, place, key, kind, None)
+    if not all(isinstance(tag, str) for tag in context.get("tags") or ()):
+        raise problem(422, "context.tags must be texts", field="context.tags")
+    for name in ("created_at", "updated_at"):
+        if not timestamp(part(context, "context", name, str)):
+            raise problem(422, f"context.{name} must be a time as in RFC 3339", field=f"context.{name}")
+    return {key: value for key, value in header.items() if key not in ("type", "events", "stats")}
+
+
+HEADER_OPTIONS = {
+    "agent.model": str, "agent.tool_version": str, "context.title": str, "context.description": str,
+    "context.tags": list, "context.related_session_ids": list, "context.attributes": dict,
+}
+
+
+def part(outer, place, name, kind, default=...):
+    """A field of an object that is a field itself, named by its whole path in errors."""
+    try:
+        return field(outer, name, kind, default)
+    except HTTPError as error:
+        raise problem(422, f"{place}.{error.body}", field=f"{place}.{name}") from None
+
+
+def timestamp(text):
+    """A time in UTC as we write it, from RFC 3339 with any offset; None where it is none."""
+    try:
+        at = datetime.fromisoformat(text)
+        return utc_text(at) if at.tzinfo and 1 < at.year < 9999 else None
+    except ValueError:
+        return None
+
+
+def check_event(event, number):
+    """Refuse an event that is not HAIL, with 422 and the place that is to blame."""
+    complaint = event_complaint(event)
+    if complaint:
+        place, sentence = complaint
+        raise problem(422, f"event {number}: {place} {sentence}", field=f"events[{number}].{place}")
+
+
+def event_complaint(event):
+    """(place, sentence) of the first thing that is wrong with an event, or None."""
+    if not isinstance(event.get("event_id"), str) or not event["event_id"]:
+        return "event_id", "must be a text that is not empty"
+    if not isinstance(event.get("timestamp"), str) or not timestamp(event["timestamp"]):
+        return "timestamp", "must be a time as in RFC 3339"
+    for name, kind in (("task_id", str), ("duration_ms", int), ("attributes", dict)):
+        if event.get(name) is not None and not fits(event[name], kind):
+            return name, f"must be {TYPE_NAMES[kind]}"
+    if (event.get("duration_ms") or 0) < 0:
+        return "duration_ms", "must not be negative"
+    return (kind_complaint(event.get("event_type")) or blocks_complaint(event.get("content"))
+            or counter_complaint(event.get("attributes") or {}))
+
+
+def fits(value, kind):
+    """Whether a value is of a type and, if a number, one that can be kept."""
+    return type(value) is kind and not (kind is int and abs(value) > LARGEST)
+
+
+def kind_complaint(event_type):
+    kind = event_type.get("type") if isinstance(event_type, dict) else None
+    if not isinstance(kind, str) or kind not in EVENT_KINDS:
+        return "event_type.type", "is not a kind of event that HAIL knows"
+    data = event_type.get("data")
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        return "event_type.data", "must be an object"
+    required, optional = EVENT_KINDS[kind]
+    for name in required:
+        if not isinstance(data.get(name), str):
+            return f"event_type.data.{name}", "must be text"
+    for name in optional:
+        if data.get(name) is not None and not isinstance(data[name], str):
+            return f"event_type.data.{name}", "must be text"
+    if kind == "ToolResult" and data.get("is_error") not in (None, True, False):
+        return "event_type.data.is_error", "must be true or false"
+    exit_code = data.get("exit_code")
+    if exit_code is not None and not (type(exit_code) is int and -2**31 <= exit_code < 2**32):
+        return "event_type.data.exit_code", "must be a whole number of 32 bits"
+    return None
+
+
+def blocks_complaint(content):
+    blocks = content.get("blocks") if isinstance(content, dict) else None
+    if not isinstance(blocks, list):
+        return "content.blocks", "must be a list"
+    for number, block in enumerate(blocks):
+        kind = block.get("type") if isinstance(block, dict) else None
+        if not isinstance(kind, str) or kind not in BLOCK_KINDS:
+            return f"content.blocks[{number}].type", "is not a kind of block that HAIL knows"
+        for name in BLOCK_KINDS[kind]:
+            if not isinstance(block.get(name), str):
+                return f"content.blocks[{number}].{name}", "must be text"
+    return None
+
+
+def counter_complaint(attributes):
+    for name in ("input_tokens", "output_tokens", "input_tokens_total", "output_tokens_total"):
+        value = attributes.get(name)
+        if type(value) is int and not 0 <= value <= LARGEST:
+            return f"attributes.{name}", "is out of range"
+    return None
+
+
+def event_pairs(lines):
+    """Yield (event, line to store) of the event lines among HAIL lines; further headers and stats are passed over.
+
+    A line is stored byte for byte, unless it holds half a character.  Raises 400 and 422."""
+    number = 0
+    for line in lines:
+        event = parse_json(line, f"event {number}")
+        kind = event.get("type") if isinstance(event, dict) else None
+        if kind in ("header", "stats"):
+            continue
+        if kind != "event":
+            raise problem(422, f'event {number}: type must be "event"', field=f"events[{number}].type")
+        check_event(event, number)
+        yield event, hail_line(event) if HALF_CHARACTER.search(line) else line.removeprefix(b"\xef\xbb\xbf")
+        number += 1
+
+
+def object_pairs(events):
+    """Yield (event, line) of events in object form, as the original sends them."""
+    if not isinstance(events, list):
+        raise problem(422, "events must be a list", field="events")
+    for number, event in enumerate(events):
+        if not isinstance(event, dict):
+            raise problem(422, f"event {number} must be an object", field=f"events[{number}]")
+        event = {"type": "event", **{name: value for name, value in event.items() if name != "type"}}
+        check_event(event, number)
+        yield event, hail_line(event)
+
+
+@app.post("/api/sessions", scope="upload")
+def upload_session(user, db):
+    """Store a session: JSON {session, team_id}, HAIL lines, or a tool's own transcript."""
+    if media_type() == "application/json":
+        answers = upload_object(user, db)
+    elif media_type() in HAIL_TYPES:
+        answers = upload_lines(user, db)
+    else:
+        raise problem(415, "the Content-Type must be application/json, application/jsonl or application/x-ndjson")
+    if not answers:
+        raise problem(422, "there is no session in this file")
+    response.status = 201 if any(answer["status"] == "created" for answer in answers) else 200
+    return answers[0] if len(answers) == 1 else {**answers[0], "sessions": answers}
+
+
+def upload_object(user, db):
+    """An upload as one JSON document: the original's, or a transcript that happens to be JSON."""
+    data = b"".join(body_pieces(min(JSON_BODY_BYTES, settings.max_body)))
+    body = parse_json(data)
+    if isinstance(body, dict) and "session" in body:
+        session = field(body, "session", dict)
+        field(session, "stats", dict)
+        header = check_header(session)
+        team_id = uploading_team(db, user, field(body, "team_id", str, None))
+        return [store_session(user, db, team_id, header, object_pairs(session.get("events")))]
+    if isinstance(body, dict) and "team_id" in body:
+        raise problem(422, "session is missing", field="session")
+    with draft_file() as file:
+        file.write(data)
+        file.flush()
+        return upload_native(user, db, uploading_team(db, user, query("team_id")), file)
+
+
+def upload_lines(user, db):
+    """An upload as lines: HAIL where the first line is a header, else a tool's transcript."""
+    team_id = uploading_team(db, user, query("team_id"))
+    lines = body_lines(settings.max_body)
+    first = next(lines, None)
+    if first is None:
+        raise problem(400, "the body is empty")
+    if b'"header"' in first:
+        header = parse_json(first, "the header line")
+        if isinstance(header, dict) and header.get("type") == "header":
+            return [store_session(user, db, team_id, check_header(header), event_pairs(lines))]
+    if b'"session.new"' in first:
+        raise problem(415, "this is ACP JSON lines, not HAIL; export the session as HAIL")
+    with draft_file() as file:
+        file.write(first)
+        file.writelines(lines)
+        file.flush()
+        return upload_native(user, db, team_id, file)
+
+
+def upload_native(user, db, team_id, file):
+    """Store the sessions of a transcript in a tool's own format, read by daemon.py and masked by it first."""
+    try:
+        import daemon
+    except ImportError:
+        raise problem(415, "this is not HAIL, and this server has no daemon.py beside it "
+                           "to read a tool's own transcript with") from None
+    name = os.path.basename((query("filename") or "transcript.jsonl").replace("\\", "/"))[:200] or "transcript.jsonl"
+    answers = []
+    for header, lines in daemon.native_sessions(file.name, name):
+        header = check_header(parse_json(hail_line(header)))
+        answers.append(store_session(user, db, team_id, header, event_pairs(lines)))
+    if not answers:
+        raise problem(415, "no tool that we know wrote this file")
+    return answers
+
+
+def uploading_team(db, user, team_id):
+    """The team that an upload goes to: the one named, else the only one.  Raises 403 and 422."""
+    if team_id is None:
+        team_id = only_team(db, user["id"])
+        if team_id is None:
+            raise problem(422, "name a team: team_id is missing, and you do not belong to exactly one", field="team_id")
+    if not db.execute(f"SELECT 1 WHERE {MAY_UPLOAD}", [team_id, user["id"]]):
+        raise problem(403, "not a member of this team")
+    return team_id
+
+
+MAY_UPLOAD = "EXISTS (SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ? AND role <> 'viewer')"
+
+
+# ---------------------------------------------------------------------------
+# Sessions: storing
+# ---------------------------------------------------------------------------
+
+def store_session(user, db, team_id, header, pairs):
+    """Store a whole session under its one identity; return what the uploader is told.
+
+    The same content again changes nothing; other content replaces what is there."""
+    refuse_deleted(db, user, header)
+    with draft_file() as file:
+        file.write(GZIP_HEADER)
+        writer = BodyWriter(file, len(GZIP_HEADER))
+        for event, line in pairs:
+            writer.add(event, line)
+        writer.close_block()
+        for _ in range(9):
+            known = find_upload(db, user, header)
+            try:
+                if known is None:
+                    return insert_session(db, user, team_id, header, file, writer)
+                if known["chain"] == writer.chain.hex():
+                    return update_header(db, user, known, header)
+                columns = replace_body(db, user, known, header, file, [], writer.blocks)
+                return upload_answer("updated", {**known, **columns})
+            except Conflict:
+                uploading_team(db, user, known["team_id"] if known else team_id)
+                refuse_deleted(db, user, header)
+    raise problem(503, "this session is being changed by others; try again")
+
+
+def refuse_deleted(db, user, header):
+    """End with 410 where a person deleted this session, unless the upload says ?restore=1."""
+    identity = [user["id"], header["agent"]["tool"], header["session_id"]]
+    if query("restore") == "1":
+        db.batch([("DELETE FROM tombstones WHERE user_id = ? AND tool = ? AND hail_id = ?", identity)])
+    elif db.execute("SELECT 1 FROM tombstones WHERE user_id = ? AND tool = ? AND hail_id = ?", identity):
+        raise problem(410, "deleted")
+
+
+def find_upload(db, user, header):
+    """The row of a session that its uploader sends again, or None."""
+    rows = db.execute("SELECT * FROM sessions WHERE user_id = ? AND tool = ? AND hail_id = ?",
+                      [user["id"], header["agent"]["tool"], header["session_id"]])
+    return rows[0] if rows else None
+
+
+NOT_DELETED = "NOT EXISTS (SELECT 1 FROM tombstones WHERE user_id = ? AND tool = ? AND hail_id = ?)"
+RAISE_SYNC = ("UPDATE counters SET value = value + 1 WHERE name = 'sync'", [])
+SYNC_NO = "(SELECT value FROM counters WHERE name = 'sync')"
+
+
+def insert_session(db, user, team_id, header, file, writer):
+    """A session that is new here.  Raises Conflict where somebody was faster."""
+    session_id = new_id()
+    columns = {"id": session_id, "user_id": user["id"], "team_id": team_id,
+               "revision": 1, "body": body_name(session_id, 1),
+               **header_columns(header, fold_stats(writer.blocks)), **extent_columns(writer.blocks)}
+    identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
+    with published_body(db, file, columns["body"]):
+        db.batch([
+            must(MAY_UPLOAD, team_id, user["id"]),
+            must(NOT_DELETED, *identity),
+            RAISE_SYNC,
+            (f"INSERT INTO sessions (sync_no, {', '.join(columns)}) VALUES ({SYNC_NO}{', ?' * len(columns)})",
+             list(columns.values())),
+            *insert_blocks(session_id, writer.blocks),
+            *settle_family(session_id, *identity),
+        ])
+    return upload_answer("created", columns)
+
+
+def update_header(db, user, known, header):
+    """The content is the same; what the header says may have changed."""
+    columns = header_columns(header, json.loads(known["stats"]))
+    if all(known[name] == value for name, value in columns.items() if name != "uploaded_at"):
+        return upload_answer("unchanged", known)
+    write_columns(db, user, known, columns, [])
+    return upload_answer("updated", {**known, **columns})
+
+
+def replace_body(db, user, known, header, file, kept, blocks):
+    """The content changed: a new file takes the place of the old one in one write.
+
+    `kept` are blocks whose bytes were copied, `blocks` the new ones.  Returns the columns; raises Conflict."""
+    revision = known["revision"] + 1
+    columns = {"revision": revision, "body": body_name(known["id"], revision),
+               **header_columns(header, fold_stats(kept + blocks)), **extent_columns(kept + blocks)}
+    with published_body(db, file, columns["body"]):
+        first = sum(block["event_count"] for block in kept)
+        write_columns(db, user, known, columns, [
+            ("DELETE FROM blocks WHERE session_id = ? AND first_ordinal >= ?", [known["id"], first]),
+            *insert_blocks(known["id"], blocks)])
+    remove_body(known["body"])
+    return columns
+
+
+@contextlib.contextmanager
+def published_body(db, file, name):
+    """Publish a body for the row that the block writes; without the row it is a draft again.
+
+    The body comes first: without a row it is litter, a row without it would be an error."""
+    publish_body(file, name)
+    try:
+        yield
+    except BaseException:
+        if not db.execute("SELECT 1 FROM sessions WHERE body = ?", [name]):
+            os.rename(body_path(name), file.name)
+        raise
+
+
+def write_columns(db, user, known, columns, statements):
+    """Change a session's row and blocks, if it still is what we read and its uploader still belongs.  Raises Conflict."""
+    identity = [known["user_id"], known["tool"], known["hail_id"]]
+    db.batch([
+        must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND revision = ? AND chain = ? AND body = ?)",
+             known["id"], known["revision"], known["chain"], known["body"]),
+        must(MAY_UPLOAD, known["team_id"], user["id"]),
+        RAISE_SYNC,
+        (f"UPDATE sessions SET sync_no = {SYNC_NO}, {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
+         [*columns.values(), known["id"]]),
+        *statements,
+        *settle_family(known["id"], *identity),
+    ])
+
+
+def upload_answer(status, session):
+    """What an uploader is told."""
+    return {"id": session["id"], "url": f"{settings.base_url}/session/{session['id']}", "status": status,
+            "revision": session["revision"], "event_count": session["event_count"], "chain": session["chain"]}
+
+
+def body_name(session_id, revision):
+    """A file name of its own for every try, so that two uploads at once never share one."""
+    return f"{session_id}.{revision}.{secrets.token_hex(4)}"
+
+
+def fold_stats(blocks):
+    """The counts of a whole body."""
+    stats = empty_stats()
+    for block in blocks:
+        stats = merge_stats(stats, block["stats"])
+    return stats
+
+
+def extent_columns(blocks):
+    """The columns that say where a body ends."""
+    if not blocks:
+        return {"file_bytes": len(GZIP_HEADER), "raw_bytes": 0, "chain": CHAIN_START.hex()}
+    last = blocks[-1]
+    return {"file_bytes": last["file_offset"] + last["file_bytes"],
+            "raw_bytes": last["raw_offset"] + last["raw_bytes"], "chain": last["chain"]}
+
+
+def header_columns(header, stats):
+    """The columns that come from a header and from the counts of the events."""
+    agent, context = header["agent"], header["context"]
+    attributes = context.get("attributes") or {}
+    title = context.get("title") or short_title((stats["opening"] or [""])[0]) or None
+    description = context.get("description") or " ".join(stats["opening"])[:500] or None
+    tags = ",".join(context.get("tags") or ()) or None
+    line = stats_line(stats)
+    parent = text_of(attributes.get("parent_session_id"))
+    return {
+        "tool": agent["tool"], "hail_id": header["session_id"],
+        "parent_hail_id": parent if parent != header["session_id"] else None,
+        "listed": int(stats["events"] > 0 and attributes.get("session_role") != "auxiliary"),
+        "header": json_text({key: value for key, value in header.items() if key != "session_id"}),
+        "agent_provider": agent["provider"], "agent_model": agent.get("model"),
+        "title": title, "description": description, "tags": tags,
+        "project": text_of(attributes.get("project")), "git_branch": branch_of(attributes),
+        "search_text": fold("\n".join(filter(None, (title, description, tags)))),
+        "created_at": timestamp(context["created_at"]),
+        "updated_at": timestamp(stats["last"] or context["updated_at"]),
+        "uploaded_at": now(),
+        **{name: line[name] for name in STATS_COLUMNS}, "error_count": stats["errors"],
+        "stats": json_text(stats),
+    }
+
+
+STATS_COLUMNS = ("event_count", "message_count", "user_message_count", "task_count", "duration_seconds",
+                 "total_input_tokens", "total_output_tokens", "files_changed", "lines_added", "lines_removed")
+
+
+def text_of(value):
+    """A text that came as an attribute, or None."""
+    return value[:1000] if isinstance(value, str) and value else None
+
+
+def branch_of(attributes):
+    """The git branch of a session, in either place where tools put it."""
+    git = attributes.get("git")
+    return text_of(attributes.get("git_branch")) or text_of(git.get("branch") if isinstance(git, dict) else None)
+
+
+def insert_blocks(session_id, blocks):
+    """The statements that put blocks into the index."""
+    return [("""INSERT INTO blocks (session_id, first_ordinal, event_count, raw_offset, raw_bytes,
+                                    file_offset, file_bytes, chain, stats, marks)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+             [session_id, block["first_ordinal"], block["event_count"], block["raw_offset"], block["raw_bytes"],
+              block["file_offset"], block["file_bytes"], block["chain"], json_text(block["stats"]), block["marks"]])
+            for block in blocks]
+
+
+def settle_family(session_id, user_id, tool, hail_id):
+    """The statements that list a session or not: below a parent that is here, it is not listed.
+
+    Either may come first.  A helper whose parent is not here is listed, so that it can be found."""
+    return [
+        ("""UPDATE sessions
+               SET listed = event_count > 0 AND NOT EXISTS (
+                       SELECT 1 FROM sessions p
+                        WHERE p.user_id = sessions.user_id AND p.tool = sessions.tool
+                          AND p.hail_id = sessions.parent_hail_id)
+             WHERE id = ? AND parent_hail_id IS NOT NULL""", [session_id]),
+        ("""UPDATE sessions SET listed = 0
+              WHERE user_id = ? AND tool = ? AND parent_hail_id = ? AND listed AND id <> ?""",
+         [user_id, tool, hail_id, session_id]),
+    ]
+
+
+# ---------------------------------------------------------------------------
+# Sessions: growing
+# ---------------------------------------------------------------------------
+
+GROWING = [threading.Lock() for _ in range(64)]     # one writer at a time behind a body's committed end
+
+
+@app.post("/api/sessions/<session_id>/events", scope="upload")
+def append_events(session_id, user, db):
+    """Append events, or replace all from an ordinal on; 409 with what is here where the base differs."""
+    known = own_session(db, user, session_id)
+    growth = read_growth(known)
+    if growth["team_id"]:
+        uploading_team(db, user, growth["team_id"])
+    with GROWING[zlib.crc32(known["id"].encode()) % len(GROWING)], draft_file() as file:
+        known = own_session(db, user, known["id"])
+        start = known["event_count"] if growth["from"] is None else growth["from"]
+        if start > known["event_count"] or growth["base_revision"] not in (None, known["revision"]):
+            raise base_conflict(known)
+        write = append_tail if start == known["event_count"] else replace_tail
+        try:
+            columns, accepted = write(db, user, known, start, growth, file)
+        except Conflict:
+            uploading_team(db, user, known["team_id"])
+            raise base_conflict(own_session(db, user, known["id"])) from None
+    return {"accepted": accepted, **{name: {**known, **columns}[name]
+                                     for name in ("id", "revision", "event_count", "chain")}}
+
+
+def own_session(db, user, session_id):
+    """The row of a session that the caller uploaded, by our id or by the tool's.  Raises 403, 404 and 410."""
+    rows = db.execute("SELECT * FROM sessions WHERE user_id = ? AND (id = ? OR hail_id = ?) ORDER BY id = ? DESC LIMIT 1",
+                      [user["id"], session_id, session_id, session_id])
+    if rows:
+        return rows[0]
+    if db.execute("SELECT 1 FROM tombstones WHERE user_id = ? AND hail_id = ?", [user["id"], session_id]):
+        raise problem(410, "deleted")
+    if db.execute(f"SELECT 1 FROM sessions s WHERE s.id = ? AND {READABLE}", [session_id, user["id"]]):
+        raise problem(403, "only the one who uploaded a session can add to it")
+    raise problem(404, "session not found")
+
+
+def read_growth(known):
+    """What an append asks for: from, base_revision, base_chain, team_id, header, pairs.  Raises 400, 415, 422."""
+    if media_type() == "application/json":
+        body = body_object(min(JSON_BODY_BYTES, settings.max_body))
+        growth = {"from": field(body, "from", int, None), "base_revision": field(body, "base_revision", int, None),
+                  "base_chain": field(body, "base_chain", str, None), "team_id": field(body, "team_id", str, None)}
+        facts = {name: field(body, name, dict) for name in ("agent", "context") if body.get(name) is not None}
+        growth["pairs"] = object_pairs(field(body, "events", list))
+    elif media_type() in HAIL_TYPES:
+        growth = {"from": query_number("from", None, -1, LARGEST), "base_chain": query("base_chain"),
+                  "base_revision": query_number("base_revision", None, 0, LARGEST), "team_id": query("team_id")}
+        facts, growth["pairs"] = leading_header(body_lines(settings.max_body))
+    else:
+        raise problem(415, "the Content-Type must be application/json, application/jsonl or application/x-ndjson")
+    if growth["from"] is not None and growth["from"] < 0:
+        raise problem(422, "from must not be negative", field="from")
+    growth["header"] = grown_header(known, facts)
+    return growth
+
+
+def leading_header(lines):
+    """(facts of a header line, event pairs) of lines that may begin with a header."""
+    first = next(lines, None)
+    if first is None or b'"header"' not in first:
+        return {}, event_pairs(lines if first is None else itertools.chain([first], lines))
+    header = parse_json(first, "the header line")
+    if not isinstance(header, dict) or header.get("type") != "header":
+        return {}, event_pairs(itertools.chain([first], lines))
+    return {name: value for name, value in header.items() if name not in ("type", "session_id")}, event_pairs(lines)
+
+
+def grown_header(known, facts):
+    """The header of a session with newer facts in it; who it is cannot change."""
+    header = check_header({**json.loads(known["header"]), **facts, "session_id": known["hail_id"]})
+    if header["agent"]["tool"] != known["tool"]:
+        raise problem(422, "agent.tool of a session cannot change", field="agent.tool")
+    return header
+
+
+def base_conflict(known):
+    """The error that tells a client what is here, so that it can go on from there."""
+    return problem(409, "the session here is not what these events build on",
+                   revision=known["revision"], event_count=known["event_count"], chain=known["chain"])
+
+
+def append_tail(db, user, known, start, growth, file):
+    """Write events behind the committed end: what is there stays, byte for byte."""
+    last = next(iter(load_blocks(db, known["id"], start - 1, start)), None)
+    if growth["base_chain"] not in (None, known["chain"]):
+        raise base_conflict(known)
+    writer = BodyWriter(file, known["file_bytes"], last)
+    accepted = write_pairs(writer, growth["pairs"])
+    stats = merge_stats(json.loads(known["stats"]), fold_stats(writer.blocks))
+    columns = header_columns(growth["header"], stats)
+    if writer.blocks:
+        append_to_body(known["body"], known["file_bytes"], file)
+        columns.update(extent_columns(writer.blocks))
+    blocks = join_small_block(last, writer.blocks)
+    write_columns(db, user, known, columns, renew_blocks(known["id"], blocks))
+    return columns, accepted
+
+
+def replace_tail(db, user, known, start, growth, file):
+    """Replace all events from `start` on: a new file that begins with a copy of the blocks that stay."""
+    blocks = load_blocks(db, known["id"], 0, start + 1)
+    cut = blocks.pop()
+    with open_body(known["body"]) as old:
+        copy_bytes(old, file, cut["file_offset"])
+        writer = BodyWriter(file, cut["file_offset"], blocks[-1] if blocks else None)
+        for line in lines_of(inflate_block(old, cut))[:start - cut["first_ordinal"]]:
+            writer.add(json.loads(line), line)
+    if growth["base_chain"] not in (None, writer.chain.hex()):
+        raise base_conflict(known)
+    accepted = write_pairs(writer, growth["pairs"])
+    columns = replace_body(db, user, known, growth["header"], file, blocks, writer.blocks)
+    return columns, accepted
+
+
+def write_pairs(writer, pairs):
+    """Write checked events; return how many there were."""
+    count = 0
+    for count, (event, line) in enumerate(pairs, 1):
+        writer.add(event, line)
+    writer.close_block()
+    return count
+
+
+def copy_bytes(source, target, count):
+    """Copy the first `count` bytes of a file."""
+    source.seek(0)
+    while count:
+        piece = source.read(min(count, 1 << 20))
+        if not piece:
+            raise BodyMissing
+        target.write(piece)
+        count -= len(piece)
+
+
+def load_blocks(db, session_id, first, end):
+    """The blocks that hold the events from ordinal `first` to before `end`, stats as objects."""
+    rows = db.execute("""
+        SELECT * FROM blocks
+         WHERE session_id = ? AND first_ordinal < ? AND first_ordinal >= coalesce(
+               (SELECT max(first_ordinal) FROM blocks WHERE session_id = ? AND first_ordinal <= ?), 0)
+         ORDER BY first_ordinal
+    """, [session_id, end, session_id, first])
+    return [{**row, "stats": json.loads(row["stats"])} for row in rows]
+
+
+def renew_blocks(session_id, blocks):
+    """The statements that put blocks in the place of all from the first one on."""
+    if not blocks:
+        return []
+    return [("DELETE FROM blocks WHERE session_id = ? AND first_ordinal >= ?", [session_id, blocks[0]["first_ordinal"]]),
+            *insert_blocks(session_id, blocks)]
+
+
+# ---------------------------------------------------------------------------
+# Sessions: reading
+# ---------------------------------------------------------------------------
+
+# What the caller (once; NULL for nobody) may read: the sessions `s` of their teams and of public ones.
+READABLE = """(s.team_id IN (SELECT team_id FROM team_members WHERE user_id = ?)
+           OR s.team_id IN (SELECT id FROM teams WHERE is_public))"""
+
+# What lists show of a session: the original's eighteen in its order, then ours.
+SUMMARY = """
+    id user_id nickname team_id tool agent_provider agent_model title description tags created_at uploaded_at
+    message_count task_count event_count duration_seconds total_input_tokens total_output_tokens
+    updated_at revision project git_branch user_message_count files_changed lines_added lines_removed
+    has_errors parent_id child_count""".split()
+COMPUTED = {
+    "nickname": "u.nickname",
+    "has_errors": "s.error_count > 0",
+    "parent_id": """(SELECT p.id FROM sessions p
+                      WHERE p.user_id = s.user_id AND p.tool = s.tool AND p.hail_id = s.parent_hail_id)""",
+    "child_count": """(SELECT count(*) FROM sessions c
+                        WHERE c.user_id = s.user_id AND c.tool = s.tool AND c.parent_hail_id = s.hail_id)""",
+}
+SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
+
+SORTS = {"recent": "s.updated_at", "popular": "s.message_count", "longest": "s.duration_seconds"}
+TIME_RANGES = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
+FILTERS = {"tool": "s.tool = ?", "team_id": "s.team_id = ?", "user_id": "s.user_id = ?", "project": "s.project = ?"}
+COUNTED = 10_000
+
+
+@app.get("/api/sessions")
+def list_sessions(reader, db):
+    """The sessions that the caller may read, newest activity first; filters, search and paging by query."""
+    page, per_page = query_number("page", 1, 1, LARGEST), query_number("per_page", 20, 1, 100)
+    if page * per_page > COUNTED:
+        raise problem(422, "use cursor to go further than 10,000 sessions", field="page")
+    order = SORTS.get(query("sort"), SORTS["recent"])
+    where, args = list_filter(reader)
+    after, after_args = cursor_filter(order)
+    rows = db.execute(f"""
+        SELECT {SUMMARY_COLUMNS}, {order} AS sort_value
+          FROM sessions s LEFT JOIN users u ON u.id = s.user_id
+         WHERE {where} AND {after}
+         ORDER BY {order} DESC, s.updated_at DESC, s.id DESC
+         LIMIT ? OFFSET ?
+    """, [*args, *after_args, per_page + 1, 0 if after_args else (page - 1) * per_page])
+    total = db.execute(f"SELECT count(*) AS n FROM (SELECT 1 FROM sessions s WHERE {where} LIMIT ?)",
+                       [*args, COUNTED + 1])[0]["n"]
+    answer = {"sessions": [summary(row) for row in rows[:per_page]], "total": min(total, COUNTED),
+              "page": page, "per_page": per_page,
+              "next_cursor": list_cursor(rows[per_page - 1]) if len(rows) > per_page else None}
+    return {**answer, "total_is_capped": True} if total > COUNTED else answer
+
+
+def list_filter(reader):
+    """(SQL condition, values) of what a list shows, by the query string."""
+    where, args = [READABLE], [reader and reader["id"]]
+    for name, condition in FILTERS.items():
+        if query(name):
+            where.append(condition)
+            args.append(query(name))
+    if query("search"):
+        where.append("instr(s.search_text, ?)")
+        args.append(fold(query("search")))
+    if query("time_range") in TIME_RANGES:
+        where.append("s.updated_at >= ?")
+        args.append(utc_text(datetime.now(timezone.utc) - TIME_RANGES[query("time_range")]))
+    if query("parent"):
+        where.append("""(s.user_id, s.tool, s.parent_hail_id) =
+                        (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)""")
+        args.append(query("parent"))
+    else:
+        where.append("s.listed")
+    return " AND ".join(where), args
+
+
+def list_cursor(row):
+    """Where a page of the list ends, for the client to hand back as it is."""
+    return base64.urlsafe_b64encode(json_text([row["sort_value"], row["updated_at"], row["id"]]).encode()).decode()
+
+
+def cursor_filter(order):
+    """(SQL condition, values) of what stands behind the cursor in the query.  Raises 400."""
+    cursor = query("cursor")
+    if not cursor:
+        return "1", []
+    try:
+        values = json.loads(base64.urlsafe_b64decode(cursor))
+        assert len(values) == 3 and all(type(value) in (str, int) and value != LARGEST for value in values)
+    except (ValueError, TypeError, AssertionError, RecursionError):
+        raise problem(400, "cursor is none of ours", field="cursor") from None
+    return f"({order}, s.updated_at, s.id) < (?, ?, ?)", values
+
+
+def summary(row):
+    """A session as lists show it."""
+    return {**{name: row[name] for name in SUMMARY}, "has_errors": bool(row["has_errors"])}
+
+
+def find_readable(db, reader, session_id):
+    """The whole row of a session that the caller may read.  Raises 404."""
+    rows = db.execute(f"""
+        SELECT {SUMMARY_COLUMNS}, t.name AS team_name, s.hail_id, s.header, s.stats, s.chain, s.body, s.sync_no
+          FROM sessions s LEFT JOIN users u ON u.id = s.user_id JOIN teams t ON t.id = s.team_id
+         WHERE s.id = ? AND {READABLE}
+    """, [session_id, reader and reader["id"]])
+    if not rows:
+        raise problem(404, "session not found")
+    return rows[0]
+
+
+@app.get("/api/sessions/<session_id>")
+def get_session(session_id, reader, db):
+    """One session: its facts, its counts, its parent and its helpers."""
+    row = find_readable(db, reader, session_id)
+    header = json.loads(row["header"])
+    attributes = header["context"].get("attributes") or {}
+    parents = row["parent_id"] and db.execute("SELECT id, title FROM sessions WHERE id = ?", [row["parent_id"]])
+    answer = {
+        **summary(row), "team_name": row["team_name"],
+        "chain": row["chain"], "hail_session_id": row["hail_id"],
+        "agent": header["agent"], "attributes": attributes,
+        "stats": stats_line(json.loads(row["stats"])),
+        "parent": dict(parents[0]) if parents else None, "children": children(db, reader, row),
+        "redactions": attributes.get("redactions"), "can_delete": may_delete(db, reader, row),
+    }
+    cached(sha256(json_text(answer).encode()).hexdigest()[:32])
+    return answer
+
+
+def children(db, reader, parent):
+    """The sessions that a session started, in the order of their start."""
+    rows = db.execute(f"""
+        SELECT {SUMMARY_COLUMNS}
+          FROM sessions s LEFT JOIN users u ON u.id = s.user_id
+         WHERE s.user_id = ? AND s.tool = ? AND s.parent_hail_id = ? AND {READABLE}
+         ORDER BY s.created_at, s.id LIMIT 500
+    """, [parent["user_id"], parent["tool"], parent["hail_id"], reader and reader["id"]])
+    return [summary(row) for row in rows]
+
+
+MAY_DELETE = f"""EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND (
+    s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team='s.team_id')}))"""
+
+
+def may_delete(db, reader, row):
+    """Whether the caller may delete a session: the uploader and the team's admins."""
+    if reader is None or reader["scope"] != "full":
+        return False
+    return bool(db.execute(f"SELECT 1 WHERE {MAY_DELETE}", [row["id"], *[reader["id"]] * 3]))
+
+
+@app.delete("/api/sessions/<session_id>")
+def delete_session(session_id, user, db):
+    """Delete a session and those that it started, for good: a later upload of them is refused."""
+    row = find_readable(db, user, session_id)
+    doomed = [dict(each) for each in db.execute(FAMILY, [session_id])]
+    with conflict_is(403, "only the uploader and the team's admins can delete a session"):
+        db.batch([must(MAY_DELETE, row["id"], *[user["id"]] * 3),
+                  *(statement for each in doomed for statement in burial(each)),
+                  audited(user["id"], "session.delete", session_id)])
+    for each in doomed:
+        remove_body(each["body"])
+    response.status = 204
+
+
+FAMILY = """
+    WITH RECURSIVE family (id, user_id, team_id, tool, hail_id, body) AS (
+        SELECT id, user_id, team_id, tool, hail_id, body FROM sessions WHERE id = ?
+        UNION
+        SELECT c.id, c.user_id, c.team_id, c.tool, c.hail_id, c.body
+          FROM sessions c JOIN family p ON c.user_id = p.user_id AND c.tool = p.tool
+                                       AND c.parent_hail_id = p.hail_id AND c.team_id = p.team_id)
+    SELECT * FROM family"""
+
+
+def burial(row):
+    """The statements that delete one session and remember that it was."""
+    return [
+        RAISE_SYNC,
+        (f"INSERT INTO removals (sync_no, team_id, session_id) VALUES ({SYNC_NO}, ?, ?)", [row["team_id"], row["id"]]),
+        ("""INSERT OR IGNORE INTO tombstones (user_id, tool, hail_id, deleted_at)
+            SELECT ?, ?, ?, ? WHERE ? IS NOT NULL""",
+         [row["user_id"], row["tool"], row["hail_id"], now(), row["user_id"]]),
+        ("DELETE FROM sessions WHERE id = ?", [row["id"]]),
+    ]
+
+
+@app.get("/api/sessions/<session_id>/raw")
+def raw_session(session_id, reader, db):
+    """The whole session as a HAIL file."""
+    row = find_readable(db, reader, session_id)
+    blocks = db.execute("""
+        SELECT s.body, b.raw_offset, b.raw_bytes, b.file_offset, b.file_bytes, s.header, s.hail_id, s.stats, s.sync_no
+          FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id
+         WHERE s.id = ? ORDER BY b.first_ordinal
+    """, [row["id"]])
+    first = blocks[0]
+    cached(f"{row['id']}.{first['sync_no']}")
+    header = {**json.loads(first["header"]), "session_id": first["hail_id"]}
+    raw = RawSession(hail_line({"type": "header", **{key: header[key] for key in ("version", "session_id")}, **header}),
+                     first["body"], [block for block in blocks if block["raw_bytes"]],
+                     hail_line(stats_line(json.loads(first["stats"]))))
+    response.content_type = "application/jsonl"
+    response.set_header("Content-Disposition", 'attachment; filename="session.hail.jsonl"')
+    response.set_header("Content-Length", str(raw.size))
+    return raw
+
+
+# ---------------------------------------------------------------------------
+# Sessions: windows of events
+# ---------------------------------------------------------------------------
+
+LONG_TEXT = 64 << 10
+LONG_DATA_URL = 256 << 10
+
+
+@app.get("/api/sessions/<session_id>/events")
+def list_events(session_id, reader, db):
+    """A window of events: from an ordinal, or around an event id; at most four blocks are read."""
+    limit = query_number("limit", 200, 1, 500)
+    for _ in range(3):          # a body may be replaced between its row and its file
+        row = find_readable(db, reader, session_id)
+        cached(f"{row['id']}.{row['revision']}.{row['event_count']}.{sha256(request.query_string.encode()).hexdigest()[:16]}")
+        with contextlib.suppress(BodyMissing):
+            return window(db, row, limit)
+    raise BodyMissing
+
+
+def window(db, row, limit):
+    """The JSON text of a window."""
+    answer = {"total": row["event_count"], "revision": row["revision"]}
+    start = query_number("from", 0, 0, LARGEST)
+    if query("around"):
+        answer["found"] = found = find_event(db, row, query("around"))
+        start = max(0, found - limit // 2)
+    events, end = read_events(db, row, start, start + limit)
+    answer |= {"from": start, "next": end if end < row["event_count"] and events else None,
+               "previous": max(0, start - limit) if start > 0 else None}
+    response.content_type = "application/json"
+    return json_text(answer)[:-1].encode() + b',"events":[' + b",".join(events) + b"]}"
+
+
+def read_events(db, row, start, end):
+    """(JSON texts of the events from `start`, ordinal behind the last): fewer than asked where blocks are full."""
+    blocks = load_extents(db, row, start, end)
+    events = []
+    with open_body(row["body"]) as file:
+        for block in blocks[:WINDOW_BLOCKS]:
+            first = block["first_ordinal"]
+            lines = lines_of(inflate_block(file, block))[max(0, start - first):max(0, end - first)]
+            events += [shown(line, start + len(events) + number) for number, line in enumerate(lines)]
+    return events, start + len(events)
+
+
+def load_extents(db, row, start, end):
+    """Where the events from `start` to before `end` lie, as they were when the row was read.  Raises BodyMissing."""
+    blocks = db.execute("""
+        SELECT b.first_ordinal, b.event_count, b.raw_bytes, b.file_offset, b.file_bytes, s.body
+          FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id AND b.first_ordinal < ? AND b.first_ordinal >= coalesce(
+               (SELECT max(first_ordinal) FROM blocks WHERE session_id = s.id AND first_ordinal <= ?), 0)
+         WHERE s.id = ? ORDER BY b.first_ordinal LIMIT ?
+    """, [end, start, row["id"], WINDOW_BLOCKS])
+    if not blocks or blocks[0]["body"] != row["body"]:
+        raise BodyMissing
+    return [block for block in blocks if block["raw_bytes"]]
+
+
+def shown(line, ordinal):
+    """The JSON text of one event for a window, with its ordinal; what is very long is cut."""
+    line = line.strip()
+    if len(line) > LONG_TEXT:
+        line = hail_line(cut_event(json.loads(line))).strip()
+    return b'{"ordinal":%d,' % ordinal + line[1:].lstrip()
+
+
+def cut_event(event):
+    """An event without the far end of its long texts; each place says so and how long it is."""
+    for block in event["content"]["blocks"]:
+        for name in ("text", "code", "content", "url"):
+            text = block.get(name)
+            limit = LONG_DATA_URL if name == "url" else LONG_TEXT
+            if isinstance(text, str) and len(text) > limit:
+                block |= {name: "" if name == "url" else text[:limit], "truncated": True, "full_size": len(text)}
+        if block["type"] == "Json" and len(text := json_text(block.get("data"))) > LONG_TEXT:
+            block |= {"data": text[:LONG_TEXT], "truncated": True, "full_size": len(text)}
+    data = event["event_type"].get("data") or {}
+    for name, text in list(data.items()):
+        if isinstance(text, str) and len(text) > LONG_TEXT:
+            data |= {name: text[:LONG_TEXT], "truncated": True, "full_size": len(text)}
+    return event
+
+
+def find_event(db, row, event_id):
+    """The ordinal of the event with an id, by the marks beside the body.  Raises 404."""
+    wanted = zlib.crc32(event_id.encode("utf-8", "replace"))
+    for block in db.execute("SELECT first_ordinal, marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]):
+        for number, (crc, *_) in enumerate(MARK.iter_unpack(block["marks"])):
+            if crc == wanted and stored_event(db, row, block["first_ordinal"] + number)["event_id"] == event_id:
+                return block["first_ordinal"] + number
+    raise problem(404, "event not found", field="around")
+
+
+def stored_event(db, row, ordinal):
+    """One event, whole."""
+    block, = load_extents(db, row, ordinal, ordinal + 1)
+    with open_body(row["body"]) as file:
+        return json.loads(lines_of(inflate_block(file, block))[ordinal - block["first_ordinal"]])
+
+
+@app.get("/api/sessions/<session_id>/events/<ordinal:int>")
+def get_event(session_id, ordinal, reader, db):
+    """One event whole, however long."""
+    row = find_readable(db, reader, session_id)
+    if not 0 <= ordinal < row["event_count"]:
+        raise problem(404, "event not found")
+    cached(f"{row['id']}.{row['revision']}.{ordinal}")
+    return {"ordinal": ordinal, **stored_event(db, row, ordinal)}
+
+
+# ---------------------------------------------------------------------------
+# Teams
+# ---------------------------------------------------------------------------
+
+@app.post("/api/teams")
+def create_team(user, db):
+    """Make a team; its maker administrates it."""
+    if not (user["is_admin"] or settings.team_creation == "anyone"):
+        raise problem(403, "admin only")
+    body = body_object()
+    team_id = new_id()
+    db.batch([
+        ("INSERT INTO teams (id, name, description, is_public, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+         [team_id, team_name(field(body, "name", str)), field(body, "description", str, None) or None,
+          field(body, "is_public", bool, False), user["id"], now()]),
+        ("INSERT INTO team_members (team_id, user_id, role, joined_at) VALUES (?, ?, 'admin', ?)",
+         [team_id, user["id"], now()]),
+        audited(user["id"], "team.create", team_id),
+    ])
+    response.status = 201
+    return team_of(db, user, team_id)
+
+
+def team_name(name):
+    return printable(name, "name", 128, "name must be 1-128 characters")
+
+
+@app.get("/api/teams")
+def list_teams(user, db):
+    """The teams that the caller belongs to."""
+    rows = db.execute(f"""
+        SELECT {TEAM_COLUMNS} FROM teams t JOIN team_members m ON m.team_id = t.id AND m.user_id = ?
+         ORDER BY t.created_at DESC, t.id
+    """, [user["id"]])
+    return {"teams": [team(row) for row in rows]}
+
+
+TEAM_COLUMNS = "t.id, t.name, t.description, t.is_public, t.created_by, t.created_at, m.role"
+
+
+def team(row):
+    return {**row, "is_public": bool(row["is_public"])}
+
+
+def team_of(db, user, team_id):
+    """A team with the caller's role in it, or 404."""
+    rows = db.execute(f"""
+        SELECT {TEAM_COLUMNS} FROM teams t LEFT JOIN team_members m ON m.team_id = t.id AND m.user_id = ?
+         WHERE t.id = ?
+    """, [user and user["id"], team_id])
+    if not rows:
+        raise problem(404, "team not found")
+    return team(rows[0])
+
+
+@app.get("/api/teams/<team_id>")
+def get_team(team_id, reader, db):
+    """A team with its 50 newest sessions: for its members, and for anyone where it is public."""
+    found = team_of(db, reader, team_id)
+    if not (found["role"] or found["is_public"]):
+        raise problem(404, "team not found")
+    rows = db.execute(f"""
+        SELECT {SUMMARY_COLUMNS} FROM sessions s LEFT JOIN users u ON u.id = s.user_id
+         WHERE s.team_id = ? AND {READABLE} AND s.parent_hail_id IS NULL
+         ORDER BY s.updated_at DESC, s.id DESC LIMIT 50
+    """, [team_id, reader and reader["id"]])
+    members = db.execute("SELECT count(*) AS n FROM team_members WHERE team_id = ?", [team_id])[0]["n"]
+    return {**found, "member_count": members, "sessions": [summary(row) for row in rows]}
+
+
+@app.put("/api/teams/<team_id>")
+def update_team(team_id, user, db):
+    """Change a team's name, description or visibility; null leaves a value, "" clears the description."""
+    require_team_admin(db, user, team_id)
+    body = body_object()
+    name, is_public = field(body, "name", str, None), field(body, "is_public", bool, None)
+    description = field(body, "description", str, None)
+    db.batch([
+        ("""UPDATE teams SET name = coalesce(?, name), is_public = coalesce(?, is_public),
+                   description = nullif(coalesce(?, description), '') WHERE id = ?""",
+         [None if name is None else team_name(name), is_public, description, team_id]),
+        audited(user["id"], "team.update", team_id),
+    ])
+    return team_of(db, user, team_id)
+
+
+def require_team_admin(db, user, team_id):
+    """Refuse who does not administrate a team: 403 to others whether it exists or not, 404 to server admins."""
+    if not (user["is_admin"] or db.execute(f"SELECT 1 WHERE {ADMINISTRATES.format(team='?')}", [team_id, user["id"]])):
+        raise problem(403, "admin only")
+    if not db.execute("SELECT 1 FROM teams WHERE id = ?", [team_id]):
+        raise problem(404, "team not found")
+
+
+MEMBER_COLUMNS = "m.user_id, u.nickname, m.role, m.joined_at"
+
+
+@app.get("/api/teams/<team_id>/members")
+def list_members(team_id, user, db):
+    """Who belongs to a team: for its members and server admins."""
+    if not (team_of(db, user, team_id)["role"] or user["is_admin"]):
+        raise problem(404, "team not found")
+    rows = db.execute(f"""
+        SELECT {MEMBER_COLUMNS} FROM team_members m JOIN users u ON u.id = m.user_id
+         WHERE m.team_id = ? ORDER BY m.joined_at, u.nickname
+    """, [team_id])
+    return {"members": [dict(row) for row in rows]}
+
+
+@app.post("/api/teams/<team_id>/members")
+def add_member(team_id, user, db):
+    """Add a user to a team by nickname."""
+    require_team_admin(db, user, team_id)
+    body = body_object()
+    role = choice(body, "role", ROLES, "member")
+    found = db.execute("SELECT id FROM users WHERE nickname = ?", [field(body, "nickname", str)])
+    if not found:
+        raise problem(404, "user not found", field="nickname")
+    with conflict_is(409, "already a member"):
+        db.batch([("INSERT INTO team_members (team_id, user_id, role, joined_at) VALUES (?, ?, ?, ?)",
+                   [team_id, found[0]["id"], role, now()]),
+                  audited(user["id"], "member.add", f"{team_id} {found[0]['id']}")])
+    response.status = 201
+    return member(db, team_id, found[0]["id"])
+
+
+def member(db, team_id, user_id):
+    """One member of a team, or 404."""
+    rows = db.execute(f"""
+        SELECT {MEMBER_COLUMNS} FROM team_members m JOIN users u ON u.id = m.user_id
+         WHERE m.team_id = ? AND m.user_id = ?
+    """, [team_id, user_id])
+    if not rows:
+        raise problem(404, "member not found")
+    return dict(rows[0])
+
+
+@app.put("/api/teams/<team_id>/members/<user_id>")
+def change_member(team_id, user_id, user, db):
+    """Give a member another role."""
+    require_team_admin(db, user, team_id)
+    role = choice(body_object(), "role", ROLES, ...)
+    member(db, team_id, user_id)
+    db.batch([("UPDATE team_members SET role = ? WHERE team_id = ? AND user_id = ?", [role, team_id, user_id]),
+              audited(user["id"], "member.role", f"{team_id} {user_id}")])
+    return member(db, team_id, user_id)
+
+
+@app.delete("/api/teams/<team_id>/members/<user_id>")
+def remove_member(team_id, user_id, user, db):
+    """Take a member out of a team; it takes effect at once."""
+    require_team_admin(db, user, team_id)
+    member(db, team_id, user_id)
+    db.batch([("DELETE FROM team_members WHERE team_id = ? AND user_id = ?", [team_id, user_id]),
+              audited(user["id"], "member.remove", f"{team_id} {user_id}")])
+    response.status = 204
+
+
+# ---------------------------------------------------------------------------
+# Sync
+# ---------------------------------------------------------------------------
+
+@app.get("/api/sync/pull")
+def pull(user, db):
+    """What changed in a team since a cursor: sessions in the order of their changes, and ids that are gone."""
+    team_id = query("team_id")
+    if not team_id:
+        raise problem(400, "team_id is missing", field="team_id")
+    since = sync_cursor(query("since"))
+    limit = query_number("limit", 100, 1, 500)
+    if not db.execute("SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ?", [team_id, user["id"]]):
+        raise problem(403, "not a member of this team")
+    rows = db.execute(f"""
+        SELECT {SUMMARY_COLUMNS}, s.sync_no AS sort_value
+          FROM sessions s LEFT JOIN users u ON u.id = s.user_id
+         WHERE s.team_id = ? AND s.sync_no > ? AND s.team_id IN (SELECT team_id FROM team_members WHERE user_id = ?)
+         ORDER BY s.sync_no LIMIT ?
+    """, [team_id, since, user["id"], limit + 1])
+    has_more = len(rows) > limit
+    until = rows[limit - 1]["sort_value"] if has_more else LARGEST
+    gone = db.execute("""
+        SELECT sync_no, session_id FROM removals WHERE team_id = ? AND sync_no > ? AND sync_no <= ? ORDER BY sync_no
+    """, [team_id, since, until])
+    newest = max([row["sort_value"] for row in rows[:limit]] + [row["sync_no"] for row in gone], default=None)
+    return {"sessions": [summary(row) for row in rows[:limit]], "has_more": has_more,
+            "next_cursor": query("since") if newest is None else str(newest),
+            "deleted": [row["session_id"] for row in gone]}
+
+
+def sync_cursor(text):
+    """The counter in a cursor of ours; 0 for a client that starts."""
+    if not text:
+        return 0
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise problem(400, "since is no cursor of ours", field="since")
+    return int(text)
+
+
+@app.get("/api/config/sync", scope="upload")
+def get_daemon_settings(user, db):
+    """What the server's admins set for every daemon."""
+    rows = db.execute("SELECT value FROM meta WHERE key = 'daemon_settings'")
+    value = json.loads(rows[0]["value"]) if rows else {"privacy": {}, "watchers": {}}
+    cached(sha256(json_text(value).encode()).hexdigest()[:32])
+    return value
+
+
+@app.put("/api/config/sync")
+def put_daemon_settings(user, db):
+    """Set what every daemon adds to its own settings (server admins)."""
+    if not user["is_admin"]:
+        raise problem(403, "admin only")
+    body = body_object()
+    privacy, watchers = field(body, "privacy", dict, {}), field(body, "watchers", dict, {})
+    value = {"privacy": {name: text_list(privacy, name) for name in ("exclude_patterns", "exclude_tools") if name in privacy},
+             "watchers": {name: field(watchers, name, bool) for name in watchers}}
+    db.batch([("INSERT INTO meta (key, value) VALUES ('daemon_settings', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+               [json_text(value)]),
+              audited(user["id"], "daemon_settings.update")])
+    return value
+
+
+def text_list(body, name):
+    """A field that is a list of texts.  Raises 422."""
+    values = field(body, name, list)
+    if not all(isinstance(value, str) for value in values):
+        raise problem(422, f"{name} must be a list of texts", field=name)
+    return values
+
+
+# ---------------------------------------------------------------------------
+# Web
+# ---------------------------------------------------------------------------
+
+@app.get("/api")
+def list_routes():
+    """What this server answers to, for machines."""
+    return {"name": "opensession", "version": VERSION, "routes": [
+        {"method": route.method, "path": re.sub(r"<(\w+)(:\w+)?>", r"{\1}", route.rule), "who": who_may(route),
+         "about": (route.callback.__doc__ or "").partition("\n")[0]}
+        for route in app.routes if route.rule.startswith("/api")]}
+
+
+def who_may(route):
+    """Who may call a route, by its handler's signature."""
+    wanted = route.get_callback_args()
+    if "user" in wanted:
+        return "signed in, any key" if route.config.get("scope") == "upload" else "signed in"
+    return "members; anyone for public teams" if "reader" in wanted else "anyone"
+
+
+@app.get("/")
+@app.get("/<path:path>")
+def web(path="index.html"):
+    """The page: a file of it, else its shell, which finds out from the address what to show."""
+    if path == "api" or path.startswith("api/"):
+        raise problem(404, "there is nothing here")
+    found = (settings.web_dir / path).is_file() if "\0" not in path and len(path) < 1000 else False
+    answer = static_file(path if found else "index.html", root=str(settings.web_dir))
+    if answer.status_code >= 400:
+        raise problem(404, "there is nothing here")
+    answer.set_header("Cache-Control", "no-cache")
+    return answer
+
+
+# ---------------------------------------------------------------------------
+# Main
+# ---------------------------------------------------------------------------
+
+class CappedChunks(ChunkedReceiver):
+    """Waitress's reader of chunked bodies, which would spend quadratic time on an endless chunk-size line."""
+
+    LONGEST = 1024
+
+    def received(self, data):
+        consumed = super().received(data)
+        if max(len(self.control_line), len(self.trailer)) > self.LONGEST:
+            self.error = BadRequest("the size of a chunk or the trailer is too long")
+            self.completed = True
+        return consumed
+
+
+class CappedParser(HTTPRequestParser):
+    def parse_header(self, header_plus):
+        super().parse_header(header_plus)
+        if self.chunked:
+            self.body_rcv = CappedChunks(self.body_rcv.buf)
+
+
+class JsonErrorTask(ErrorTask):
+    """Waitress's own refusals (bad request line, body too large …) in our shape."""
+
+    def execute(self):
+        error = self.request.error
+        body = json_text({"error": f"{error.reason}: {error.body}"}).encode()
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers += [("Content-Length", str(len(body))), ("Content-Type", "application/json"),
+                                  ("Connection", "close")]
+        self.close_on_finish = True
+        self.content_length = len(body)
+        self.write(body)
+
+
+def make_server():
+    """Waitress with our settings, listening but not yet serving."""
+    HTTPChannel.parser_class = CappedParser
+    HTTPChannel.error_task_class = JsonErrorTask
+    return waitress.create_server(
+        app, host=settings.host, port=settings.port, threads=4, connection_limit=2000, asyncore_use_poll=True,
+        channel_timeout=60, recv_bytes=1 << 16, outbuf_high_watermark=1 << 20, outbuf_overflow=1 << 18,
+        max_request_header_size=1 << 16, max_request_body_size=settings.max_body, ident=None,
+        expose_tracebacks=False, clear_untrusted_proxy_headers=True)
+
+
+def lock_data_dir():
+    """Hold the data directory for this process; a second server is an Unusable."""
+    handle = open(settings.data_dir / "lock", "w")
+    try:
+        if os.name == "nt":
+            import msvcrt
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise Unusable(f"another opensession already serves {settings.data_dir}") from None
+    return handle
+
+
+def open_data_dir():
+    """Make the data directory ready and open its database.  Raises Unusable."""
+    global db
+    path = settings.data_dir / "opensession.db"
+    schema_version(path)        # before any write: it may be somebody else's
+    for folder in ("", "bodies", "tmp"):
+        (settings.data_dir / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.tempdir = str(settings.data_dir / "tmp")
+    lock = lock_data_dir()
+    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+    db = open_database(path, schema, MIGRATIONS)
+    return lock
+
+
+def offer_setup(write):
+    """Where the first user is yet to come and must prove that they run the server, say how."""
+    local = is_loopback(settings.host) and is_loopback(host_name(urllib.parse.urlsplit(settings.base_url).netloc))
+    if local or settings.setup == "open" or db.execute("SELECT 1 FROM users LIMIT 1"):
+        return
+    token = secrets.token_urlsafe(18)
+    db.batch([("INSERT OR REPLACE INTO meta (key, value) VALUES ('setup_token', ?)", [secret_hash(token)])])
+    path = settings.data_dir / "setup-token"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(token + "\n")
+    write(f"First registration: {settings.base_url}/#setup={token}\n(the token is also in {path})")
+
+
+def raise_descriptor_limit():
+    """As many open files as the system allows, for as many connections."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def stop(*_):
+    raise SystemExit(0)
+
+
+def serve():
+    """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
+    started = time.time()
+    lock = open_data_dir()
+    raise_descriptor_limit()
+    try:
+        server = make_server()
+    except OSError as error:
+        raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    offer_setup(lambda text: print(text, flush=True))
+    threading.Thread(target=sweep, args=[started], daemon=True, name="sweep").start()
+    signal.signal(signal.SIGTERM, stop)
+    print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
+    server.run()
+    server.close()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    lock.close()
+
+
+def parse_arguments(arguments):
+    """The command line.  --help prints every setting with its default."""
+    table = "\n".join(f"  {name:<28} {about}" + (f" (default: {default})" if default else "")
+                      for name, (default, about) in SETTINGS.items())
+    parser = argparse.ArgumentParser(
+        prog="opensession.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="A team server for AI coding sessions.",
+        epilog=f"environment:\n{table}\n\nexit codes: 0 stopped, 2 a setting is wrong, 3 the data directory is in use, "
+               "4 it cannot be used")
+    parser.add_argument("--version", action="version", version=VERSION)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    parse_arguments(arguments)
+    try:
+        configure(os.environ)
+    except BadSetting as error:
+        sys.exit(fail(2, error))
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        serve()
+    except Unusable as error:
+        sys.exit(fail(3 if "already serves" in str(error) else 4, error))
+
+
+def fail(code, error):
+    """Say in one line why the server does not run."""
+    print(f"opensession: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

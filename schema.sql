@@ -1,0 +1,176 @@
+-- schema.sql - everything that opensession.py keeps in SQLite, as it is today.
+--
+-- Later changes are numbered steps in opensession.py (MIGRATIONS); this file is
+-- always their sum.  Times are text in UTC, 2026-02-11T06:00:00.000Z, so that
+-- they sort as they read.  Event bodies are not here but in files; see blocks.
+
+-- Facts about this data directory: schema version, set-up token, daemon settings.
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+-- `sync` rises with every insert, update and removal of a session; clients pull by it.
+CREATE TABLE counters (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT;
+
+-- A batch may start with what must hold: "INSERT INTO must SELECT 0 WHERE NOT …".
+-- Where it does not hold, that row breaks the check and the whole batch is undone.
+CREATE TABLE must (
+    holds INTEGER NOT NULL CHECK (holds)
+) STRICT;
+
+CREATE TABLE users (
+    id         TEXT PRIMARY KEY,
+    nickname   TEXT NOT NULL UNIQUE,
+    is_admin   INTEGER NOT NULL DEFAULT 0,
+    created_at TEXT NOT NULL
+) STRICT;
+
+-- API keys.  Only the SHA-256 is kept; `prefix` is for people to tell keys apart.
+CREATE TABLE api_keys (
+    id           TEXT PRIMARY KEY,
+    user_id      TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
+    name         TEXT NOT NULL,
+    hash         TEXT NOT NULL UNIQUE,
+    prefix       TEXT NOT NULL,
+    scope        TEXT NOT NULL CHECK (scope IN ('full', 'read', 'upload')),
+    created_at   TEXT NOT NULL,
+    last_used_on TEXT
+) STRICT;
+CREATE INDEX api_keys_of_user ON api_keys (user_id);
+
+-- Browser log-ins.  The cookie holds the token, we hold its SHA-256.  A log-in dies with its key.
+CREATE TABLE logins (
+    hash       TEXT PRIMARY KEY,
+    user_id    TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
+    key_id     TEXT NOT NULL REFERENCES api_keys ON DELETE CASCADE,
+    created_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX logins_of_key ON logins (key_id);
+CREATE INDEX logins_of_user ON logins (user_id);
+
+CREATE TABLE teams (
+    id          TEXT PRIMARY KEY,
+    name        TEXT NOT NULL,
+    description TEXT,
+    is_public   INTEGER NOT NULL DEFAULT 0,
+    created_by  TEXT REFERENCES users ON DELETE SET NULL,
+    created_at  TEXT NOT NULL
+) STRICT;
+CREATE INDEX public_teams ON teams (id) WHERE is_public;
+
+-- Roles: admin (settings, members, all sessions), member (reads, uploads), viewer (reads).
+CREATE TABLE team_members (
+    team_id   TEXT NOT NULL REFERENCES teams ON DELETE CASCADE,
+    user_id   TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
+    role      TEXT NOT NULL CHECK (role IN ('admin', 'member', 'viewer')),
+    joined_at TEXT NOT NULL,
+    PRIMARY KEY (team_id, user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX teams_of_user ON team_members (user_id);
+
+-- One-time codes to register with and, where a team is named, to join it.
+CREATE TABLE invitations (
+    id         TEXT PRIMARY KEY,
+    hash       TEXT NOT NULL UNIQUE,
+    team_id    TEXT REFERENCES teams ON DELETE CASCADE,
+    role       TEXT NOT NULL CHECK (role IN ('admin', 'member', 'viewer')),
+    created_by TEXT REFERENCES users ON DELETE SET NULL,
+    created_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    used_by    TEXT REFERENCES users ON DELETE SET NULL,
+    used_at    TEXT
+) STRICT;
+
+-- One row a session: header facts, counts, and where its events lie.
+CREATE TABLE sessions (
+    id                  TEXT PRIMARY KEY,
+    user_id             TEXT REFERENCES users ON DELETE SET NULL,
+    team_id             TEXT NOT NULL REFERENCES teams,
+    tool                TEXT NOT NULL,
+    hail_id             TEXT NOT NULL,      -- the session_id that the tool gave
+    parent_hail_id      TEXT,               -- the session that started this one
+    listed              INTEGER NOT NULL,   -- not empty, not a helper, not below a parent that is here
+    header              TEXT NOT NULL,      -- the HAIL header as sent, without the id and the type
+    agent_provider      TEXT,
+    agent_model         TEXT,
+    title               TEXT,
+    description         TEXT,
+    tags                TEXT,               -- joined by commas, as the original has it
+    project             TEXT,
+    git_branch          TEXT,
+    search_text         TEXT NOT NULL,      -- title, description and tags, case-folded
+    created_at          TEXT NOT NULL,
+    updated_at          TEXT NOT NULL,      -- the last activity in the session
+    uploaded_at         TEXT NOT NULL,
+    -- Counts, ours: computed from the events.
+    event_count         INTEGER NOT NULL,
+    message_count       INTEGER NOT NULL,
+    user_message_count  INTEGER NOT NULL,
+    task_count          INTEGER NOT NULL,
+    error_count         INTEGER NOT NULL,
+    duration_seconds    INTEGER NOT NULL,
+    total_input_tokens  INTEGER NOT NULL,
+    total_output_tokens INTEGER NOT NULL,
+    files_changed       INTEGER NOT NULL,
+    lines_added         INTEGER NOT NULL,
+    lines_removed       INTEGER NOT NULL,
+    stats               TEXT NOT NULL,      -- the counts with what they need to grow, JSON
+    -- The body: the file's name, its committed length and the length of what it holds.
+    revision            INTEGER NOT NULL,   -- rises when stored events change, not when they grow
+    sync_no             INTEGER NOT NULL UNIQUE,
+    body                TEXT NOT NULL UNIQUE,
+    file_bytes          INTEGER NOT NULL,
+    raw_bytes           INTEGER NOT NULL,
+    chain               TEXT NOT NULL,      -- content identity, hex; see next_chain
+    UNIQUE (user_id, tool, hail_id)         -- NULLs differ: sessions of deleted users never clash
+) STRICT;
+CREATE INDEX sessions_of_team ON sessions (team_id, listed, updated_at DESC, id DESC);
+CREATE INDEX sessions_by_sync ON sessions (team_id, sync_no);
+CREATE INDEX sessions_by_parent ON sessions (user_id, tool, parent_hail_id) WHERE parent_hail_id IS NOT NULL;
+
+-- The index of a body: runs of events that can be inflated on their own.
+CREATE TABLE blocks (
+    session_id    TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    first_ordinal INTEGER NOT NULL,
+    event_count   INTEGER NOT NULL,
+    raw_offset    INTEGER NOT NULL,
+    raw_bytes     INTEGER NOT NULL,
+    file_offset   INTEGER NOT NULL,
+    file_bytes    INTEGER NOT NULL,
+    chain         TEXT NOT NULL,            -- at the end of the block
+    stats         TEXT NOT NULL,            -- of the events in the block, JSON
+    marks         BLOB NOT NULL,            -- a fixed record for each event; see MARK
+    PRIMARY KEY (session_id, first_ordinal)
+) STRICT;
+
+-- Sessions that left a team, so that pulling clients hear of it.
+CREATE TABLE removals (
+    sync_no    INTEGER PRIMARY KEY,
+    team_id    TEXT NOT NULL,
+    session_id TEXT NOT NULL
+) STRICT;
+CREATE INDEX removals_by_sync ON removals (team_id, sync_no);
+
+-- Sessions that a person deleted: a later upload of one is refused.
+CREATE TABLE tombstones (
+    user_id    TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
+    tool       TEXT NOT NULL,
+    hail_id    TEXT NOT NULL,
+    deleted_at TEXT NOT NULL,
+    PRIMARY KEY (user_id, tool, hail_id)
+) STRICT, WITHOUT ROWID;
+
+-- Who did what to which object.  Never titles, never keys.
+CREATE TABLE audit (
+    no      INTEGER PRIMARY KEY,
+    at      TEXT NOT NULL,
+    user_id TEXT,
+    address TEXT,
+    action  TEXT NOT NULL,
+    object  TEXT
+) STRICT;
