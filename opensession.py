@@ -33,7 +33,6 @@ import os
 import re
 import secrets
 import shutil
-import shutil
 import signal
 import sqlite3
 import struct
@@ -109,6 +108,8 @@ def configure(environ):
     settings.host = values["HOST"]
     settings.port = whole_setting(values, "PORT", 0, 65535)
     settings.base_url = (values["OPENSESSION_BASE_URL"] or f"http://localhost:{settings.port}").rstrip("/")
+    if not re.match("https?://[^/]", settings.base_url):
+        raise BadSetting(f"OPENSESSION_BASE_URL must begin with http:// or https://, not {settings.base_url!r}")
     settings.registration = values["OPENSESSION_REGISTRATION"]
     settings.setup = values["OPENSESSION_SETUP"]
     settings.team_creation = values["OPENSESSION_TEAM_CREATION"]
@@ -140,7 +141,7 @@ def host_name(netloc):
 
 def is_loopback(name):
     """Whether a host name or address never leaves this machine."""
-    return name in LOOPBACK or name.startswith("127.") or name.endswith(".localhost")
+    return name in LOOPBACK or name.endswith(".localhost") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", name))
 
 
 # ---------------------------------------------------------------------------
@@ -263,7 +264,7 @@ def merge_stats(first, second):
         merged[key] = max(first[key], second[key])
     for key in ("tasks", "files"):
         merged[key] = list(dict.fromkeys(first[key] + second[key]))
-    merged["opening"] = (first["opening"] + second["opening"])[:3]
+    merged["opening"] = list(dict.fromkeys(first["opening"] + second["opening"]))[:3]
     return merged
 
 
@@ -406,16 +407,27 @@ def schema_version(path):
     if not path.exists() or path.stat().st_size == 0:
         return None
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
             tables = {name for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if "meta" in tables:
                 return int(connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()[0])
     except (sqlite3.DatabaseError, TypeError) as error:
         raise Unusable(f"{path} cannot be read: {error}") from None
+    if not tables:
+        return None             # a crash came before the schema
     if "_migrations" in tables:
         raise Unusable(f"{path} belongs to the original opensession; "
                        f"`opensession.py import-original {path.parent}` will take it over, choose another data directory")
     raise Unusable(f"{path} is no database of opensession")
+
+
+def read_only_uri(path):
+    """How to open a database that may be somebody else's.
+
+    SQLite leaves -wal and -shm files behind a reader, unless it is told that nobody writes;
+    where a -wal is there already, it holds a part of the data and must be read."""
+    journal = path.with_name(f"{path.name}-wal")
+    return f"{path.as_uri()}?mode=ro{'' if journal.exists() else '&immutable=1'}"
 
 
 def create_database(path, schema, version):
@@ -595,7 +607,9 @@ def sync_folder(path):
 def append_to_body(name, committed, draft):
     """Write a draft behind the committed end of a body.  What lay there was never committed."""
     draft.seek(0)
-    with open(body_path(name), "r+b") as file:
+    with open_body(name, "r+b") as file:
+        if file.seek(0, os.SEEK_END) < committed:
+            raise BodyMissing
         file.truncate(committed)
         file.seek(committed)
         shutil.copyfileobj(draft, file)
@@ -610,13 +624,16 @@ def remove_body(name):
 
 
 class BodyMissing(Exception):
-    """The file of a body is not where its row says, or is shorter."""
+    """The file of a body is not where its row says, shorter, or damaged."""
 
 
 def inflate_block(file, block):
-    """The lines of one block, as one bytes object."""
+    """The lines of one block, as one bytes object.  Raises BodyMissing where it is damaged."""
     file.seek(block["file_offset"])
-    data = zlib.decompressobj(-15).decompress(file.read(block["file_bytes"]))
+    try:
+        data = zlib.decompressobj(-15).decompress(file.read(block["file_bytes"]))
+    except zlib.error:
+        raise BodyMissing from None
     if len(data) != block["raw_bytes"]:
         raise BodyMissing
     return data
@@ -627,10 +644,10 @@ def lines_of(data):
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 
-def open_body(name):
-    """Open a body for reading, or raise BodyMissing."""
+def open_body(name, mode="rb"):
+    """Open a body, or raise BodyMissing."""
     try:
-        return open(body_path(name), "rb")
+        return open(body_path(name), mode)
     except FileNotFoundError:
         raise BodyMissing from None
 
@@ -700,8 +717,9 @@ class RawSession(io.RawIOBase):
 def sweep(started):
     """Remove what a crash left: drafts, and bodies older than this run that no row names."""
     for path in (settings.data_dir / "tmp").iterdir():
-        if path.stat().st_mtime < started:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < started:
+                path.unlink()
     for path in (settings.data_dir / "bodies").glob("*/*"):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < started and not db.execute("SELECT 1 FROM sessions WHERE body = ?", [path.name]):
@@ -724,8 +742,8 @@ class Arguments:
     `user`    who calls; without a good key or cookie the call ends with 401
     `reader`  who calls, or None: the handler's SQL then finds public teams only
 
-    A key's scope must fit the route: `full` fits all, `read` every GET, and each key
-    the routes that say scope="upload"."""
+    A key's scope must fit the route: `full` fits all, `read` every GET, `upload` the routes
+    that say scope="upload", and any key those that say scope="any"."""
 
     name, api = "arguments", 2
 
@@ -754,7 +772,7 @@ def problem(status, sentence, **extra):
 
 def signed_in(db, route):
     """The user who calls: a row of users with key_id, scope and key_prefix.  Raises 401 and 403."""
-    header = request.get_header("Authorization", "")
+    header = sent("Authorization")
     if header:
         user = user_of_key(db, header.removeprefix("Bearer ").strip() if header.startswith("Bearer ") else "")
     else:
@@ -764,9 +782,14 @@ def signed_in(db, route):
     return user
 
 
+def sent(name, default=""):
+    """A header of the request.  Any bytes can stand there, and Bottle's get_header fails on those that are no UTF-8."""
+    return request.headers.raw(name) or default
+
+
 def has_credentials():
     """Whether the caller claims to be somebody."""
-    return bool(request.get_header("Authorization") or request.get_cookie(COOKIE))
+    return bool(sent("Authorization") or request.get_cookie(COOKIE))
 
 
 USER_COLUMNS = "u.id, u.nickname, u.is_admin, u.created_at, k.id AS key_id, k.scope, k.prefix AS key_prefix, k.name AS key_name"
@@ -780,7 +803,8 @@ def user_of_key(db, key):
     if not rows:
         raise problem(401, "invalid API key")
     if rows[0]["last_used_on"] != now()[:10]:
-        db.batch([("UPDATE api_keys SET last_used_on = ? WHERE id = ?", [now()[:10], rows[0]["key_id"]])])
+        with contextlib.suppress(sqlite3.OperationalError):     # nobody is turned away for a note
+            db.batch([("UPDATE api_keys SET last_used_on = ? WHERE id = ?", [now()[:10], rows[0]["key_id"]])])
     return rows[0]
 
 
@@ -797,7 +821,7 @@ def user_of_cookie(db, token):
 
 
 def scope_fits(scope, route):
-    return (scope == "full" or route.config.get("scope") == "upload"
+    return (scope == "full" or route.config.get("scope") in ("any", scope)
             or scope == "read" and route.method == "GET")
 
 
@@ -836,7 +860,7 @@ def secret_hash(secret):
 # ---------------------------------------------------------------------------
 
 JSON_BODY_BYTES = 64 << 20
-LINE_BYTES = 64 << 20
+LINE_BYTES = 32 << 20
 JSON_DEPTH = 64
 LARGEST = 2**53
 HAIL_TYPES = ("application/jsonl", "application/x-ndjson", "text/plain")
@@ -845,34 +869,34 @@ HAIL_TYPES = ("application/jsonl", "application/x-ndjson", "text/plain")
 @app.hook("before_request")
 def check_origin():
     """Refuse names that are not ours (DNS rebinding) and other sites' unsafe requests (CSRF)."""
-    host = request.get_header("Host", "")
+    host = sent("Host")
     if host_name(host) not in settings.hosts and not is_loopback(host_name(host)):
         raise problem(421, "this server is not known by that name; its operator can add it to OPENSESSION_HOSTS")
-    if request.method in ("GET", "HEAD", "OPTIONS") or request.get_header("Authorization"):
+    if request.method in ("GET", "HEAD", "OPTIONS") or sent("Authorization"):
         return
-    origin = request.get_header("Origin")
+    origin = sent("Origin")
     known = (host, urllib.parse.urlsplit(settings.base_url).netloc)
-    if origin and urllib.parse.urlsplit(origin).netloc not in known:
+    if origin and origin.partition("://")[2] not in known:
         raise problem(403, "this request comes from another site")
-    if not origin and request.get_cookie(COOKIE) and request.get_header("Sec-Fetch-Site") != "same-origin":
+    if not origin and request.get_cookie(COOKIE) and sent("Sec-Fetch-Site") != "same-origin":
         raise problem(403, "a browser's request must say where it comes from")
 
 
 def is_local():
     """Whether this is one machine talking to itself: then the first comer is trusted."""
     names = (settings.host, host_name(urllib.parse.urlsplit(settings.base_url).netloc),
-             request.environ.get("REMOTE_ADDR", ""), host_name(request.get_header("Host", "")))
+             request.environ.get("REMOTE_ADDR", ""), host_name(sent("Host")))
     return all(is_loopback(name) for name in names)
 
 
 def media_type():
     """The request's content type without parameters, in lower case."""
-    return request.get_header("Content-Type", "").partition(";")[0].strip().lower()
+    return sent("Content-Type").partition(";")[0].strip().lower()
 
 
 def body_pieces(limit):
     """Yield the request's body, decompressed, in pieces; 413 where it is larger than `limit` bytes."""
-    encoding = request.get_header("Content-Encoding", "identity").strip().lower()
+    encoding = sent("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         raise problem(415, "only gzip is understood as Content-Encoding")
     pieces = iter(lambda: request.environ["wsgi.input"].read(1 << 16), b"")
@@ -950,12 +974,10 @@ def finite(digits):
 def too_deep(value):
     """Whether lists and objects stand more than JSON_DEPTH deep in each other."""
     level = [value]
-    for _ in range(JSON_DEPTH + 1):
+    for _ in range(JSON_DEPTH):
         level = [inner for outer in level if isinstance(outer, (dict, list))
                  for inner in (outer.values() if isinstance(outer, dict) else outer)]
-        if not level:
-            return False
-    return True
+    return any(isinstance(inner, (dict, list)) for inner in level)
 
 
 # Escapes that may be half of a surrogate pair: legal JSON, but no text.
@@ -1115,7 +1137,8 @@ DATABASE_TROUBLE = {
 DISK_TROUBLE = {
     errno.ENOSPC: DISK_FULL,
     errno.EDQUOT: DISK_FULL,
-    errno.EROFS: (503, "the data directory is read-only"),
+    errno.EFBIG: DISK_FULL,
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), (503, "the data directory cannot be written right now")),
 }
 
 
@@ -1128,11 +1151,17 @@ def conflict_is(status, sentence):
         raise problem(status, sentence) from None
 
 
+def cached_answer(answer):
+    """An answer that the browser may keep until it changes."""
+    cached(sha256(json_text(answer).encode()).hexdigest()[:32])
+    return answer
+
+
 def cached(tag):
     """Let the browser keep an answer as long as its tag stays; ends with 304 where it has it."""
     etag = f'"{tag}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if etag in [known.strip().removeprefix("W/") for known in request.get_header("If-None-Match", "").split(",")]:
+    if etag in [known.strip().removeprefix("W/") for known in sent("If-None-Match").split(",")]:
         raise HTTPResponse(status=304, headers=headers)
     for name, value in headers.items():
         response.set_header(name, value)
@@ -1217,13 +1246,13 @@ VALID_INVITATION = "EXISTS (SELECT 1 FROM invitations WHERE hash = ? AND used_at
 
 def refused_registration(db, invite):
     """Why somebody may not register: an error to raise."""
+    if not db.execute("SELECT 1 FROM users LIMIT 1"):
+        return problem(403, "the first registration needs the set-up token that the server printed at start",
+                       field="invite", setup_required=True)
     if registration_mode() == "closed":
         return problem(403, "registration is closed on this server")
     if invite:
         return problem(403, "this invitation is not valid any more", field="invite")
-    if not db.execute("SELECT 1 FROM users LIMIT 1"):
-        return problem(403, "the first registration needs the set-up token that the server printed at start",
-                       field="invite", setup_required=True)
     return problem(403, "registration needs an invitation", field="invite")
 
 
@@ -1265,13 +1294,13 @@ def new_id():
     return str(uuid.uuid4())
 
 
-@app.post("/api/auth/verify", scope="upload")
-def verify(user):
-    """Whether a key is good, and whose it is."""
-    return {"user_id": user["id"], "nickname": user["nickname"]}
+@app.post("/api/auth/verify", scope="any")
+def verify(user, db):
+    """Whether a key is good, whose it is, and the one team that its uploads go to."""
+    return {"user_id": user["id"], "nickname": user["nickname"], "team_id": only_team(db, user["id"])}
 
 
-@app.get("/api/auth/me", scope="upload")
+@app.get("/api/auth/me", scope="any")
 def me(user):
     """Who calls.  The key is shown by its beginning only."""
     return {"user_id": user["id"], "nickname": user["nickname"], "api_key": f"{user['key_prefix']}…",
@@ -1282,7 +1311,7 @@ def me(user):
 @app.post("/api/auth/regenerate-key")
 def regenerate_key(user, db):
     """Replace the key that calls; in the browser, the one named default.  The old one is dead at once."""
-    name = user["key_name"] if request.get_header("Authorization") else "default"
+    name = user["key_name"] if sent("Authorization") else "default"
     key = new_key()
     rows = db.batch([
         ("DELETE FROM logins WHERE key_id IN (SELECT id FROM api_keys WHERE user_id = ? AND name = ?) AND hash <> ?",
@@ -1297,7 +1326,7 @@ def regenerate_key(user, db):
 
 
 def key_to_replace(db, user, name):
-    if request.get_header("Authorization"):
+    if sent("Authorization"):
         return user["key_id"]
     keys = db.execute("SELECT id FROM api_keys WHERE user_id = ? AND name = ?", [user["id"], name])
     return keys[0]["id"] if keys else None
@@ -1433,15 +1462,14 @@ def accept_invitation(user, db):
     """Join the team that an invitation names; who is in it already loses nothing."""
     code = field(body_object(), "code", str).strip()
     invited = db.execute("SELECT team_id FROM invitations WHERE hash = ? AND team_id IS NOT NULL", [secret_hash(code)])
+    invalid = problem(404, "this invitation is not valid any more", field="code")
+    if not invited:
+        raise invalid
     try:
         db.batch([must(VALID_INVITATION, secret_hash(code), now()), *joining(user["id"], code),
                   audited(user["id"], "invitation.accept")])
     except Conflict as conflict:
-        if "team_members" in str(conflict):
-            raise problem(409, "already a member") from None
-        invited = []
-    if not invited:
-        raise problem(404, "this invitation is not valid any more", field="code")
+        raise (problem(409, "already a member") if "team_members" in str(conflict) else invalid) from None
     return team_of(db, user, invited[0]["team_id"])
 
 
@@ -1487,11 +1515,16 @@ def part(outer, place, name, kind, default=...):
 
 def timestamp(text):
     """A time in UTC as we write it, from RFC 3339 with any offset; None where it is none."""
+    return utc_text(datetime.fromisoformat(text)) if is_timestamp(text) else None
+
+
+def is_timestamp(text):
+    """Whether a text is a time as in RFC 3339, with its offset, that can be moved to UTC."""
     try:
         at = datetime.fromisoformat(text)
-        return utc_text(at) if at.tzinfo and 1 < at.year < 9999 else None
     except ValueError:
-        return None
+        return False
+    return at.tzinfo is not None and 1 < at.year < 9999
 
 
 def check_event(event, number):
@@ -1506,7 +1539,7 @@ def event_complaint(event):
     """(place, sentence) of the first thing that is wrong with an event, or None."""
     if not isinstance(event.get("event_id"), str) or not event["event_id"]:
         return "event_id", "must be a text that is not empty"
-    if not isinstance(event.get("timestamp"), str) or not timestamp(event["timestamp"]):
+    if not isinstance(event.get("timestamp"), str) or not is_timestamp(event["timestamp"]):
         return "timestamp", "must be a time as in RFC 3339"
     for name, kind in (("task_id", str), ("duration_ms", int), ("attributes", dict)):
         if event.get(name) is not None and not fits(event[name], kind):
@@ -1538,7 +1571,7 @@ def kind_complaint(event_type):
     for name in optional:
         if data.get(name) is not None and not isinstance(data[name], str):
             return f"event_type.data.{name}", "must be text"
-    if kind == "ToolResult" and data.get("is_error") not in (None, True, False):
+    if kind == "ToolResult" and data.get("is_error") is not None and type(data["is_error"]) is not bool:
         return "event_type.data.is_error", "must be true or false"
     exit_code = data.get("exit_code")
     if exit_code is not None and not (type(exit_code) is int and -2**31 <= exit_code < 2**32):
@@ -1701,7 +1734,7 @@ def store_session(user, db, team_id, header, pairs):
             try:
                 if known is None:
                     return insert_session(db, user, team_id, header, file, writer)
-                if known["chain"] == writer.chain.hex():
+                if known["chain"] == writer.chain.hex() and body_path(known["body"]).exists():
                     return update_header(db, user, known, header)
                 columns = replace_body(db, user, known, header, file, [], writer.blocks)
                 return upload_answer("updated", {**known, **columns})
@@ -1838,8 +1871,8 @@ def header_columns(header, stats):
     """The columns that come from a header and from the counts of the events."""
     agent, context = header["agent"], header["context"]
     attributes = context.get("attributes") or {}
-    title = context.get("title") or short_title((stats["opening"] or [""])[0]) or None
-    description = context.get("description") or " ".join(stats["opening"])[:500] or None
+    title = (context.get("title") or short_title((stats["opening"] or [""])[0]))[:LONGEST_TITLE] or None
+    description = (context.get("description") or " ".join(stats["opening"])[:500])[:LONGEST_DESCRIPTION] or None
     tags = ",".join(context.get("tags") or ()) or None
     line = stats_line(stats)
     parent = text_of(attributes.get("parent_session_id"))
@@ -1860,6 +1893,7 @@ def header_columns(header, stats):
     }
 
 
+LONGEST_TITLE, LONGEST_DESCRIPTION = 500, 5000      # in lists; the header keeps what came
 STATS_COLUMNS = ("event_count", "message_count", "user_message_count", "task_count", "duration_seconds",
                  "total_input_tokens", "total_output_tokens", "files_changed", "lines_added", "lines_removed")
 
@@ -1924,9 +1958,12 @@ def append_events(session_id, user, db):
         write = append_tail if start == known["event_count"] else replace_tail
         try:
             columns, accepted = write(db, user, known, start, growth, file)
-        except Conflict:
+        except (Conflict, BodyMissing) as error:
             uploading_team(db, user, known["team_id"])
-            raise base_conflict(own_session(db, user, known["id"])) from None
+            here = own_session(db, user, known["id"])
+            if isinstance(error, BodyMissing) and here["body"] == known["body"]:
+                raise
+            raise base_conflict(here) from None
     return {"accepted": accepted, **{name: {**known, **columns}[name]
                                      for name in ("id", "revision", "event_count", "chain")}}
 
@@ -2112,7 +2149,7 @@ def list_sessions(reader, db):
     answer = {"sessions": [summary(row) for row in rows[:per_page]], "total": min(total, COUNTED),
               "page": page, "per_page": per_page,
               "next_cursor": list_cursor(rows[per_page - 1]) if len(rows) > per_page else None}
-    return {**answer, "total_is_capped": True} if total > COUNTED else answer
+    return cached_answer({**answer, "total_is_capped": True} if total > COUNTED else answer)
 
 
 def list_filter(reader):
@@ -2148,10 +2185,11 @@ def cursor_filter(order):
     if not cursor:
         return "1", []
     try:
-        values = json.loads(base64.urlsafe_b64decode(cursor))
-        assert len(values) == 3 and all(type(value) in (str, int) and value != LARGEST for value in values)
-    except (ValueError, TypeError, AssertionError, RecursionError):
-        raise problem(400, "cursor is none of ours", field="cursor") from None
+        values = parse_json(base64.urlsafe_b64decode(cursor), "cursor")
+    except ValueError:
+        values = None
+    if not (isinstance(values, list) and len(values) == 3 and all(fits(value, str) or fits(value, int) for value in values)):
+        raise problem(400, "cursor is none of ours", field="cursor")
     return f"({order}, s.updated_at, s.id) < (?, ?, ?)", values
 
 
@@ -2178,7 +2216,8 @@ def get_session(session_id, reader, db):
     row = find_readable(db, reader, session_id)
     header = json.loads(row["header"])
     attributes = header["context"].get("attributes") or {}
-    parents = row["parent_id"] and db.execute("SELECT id, title FROM sessions WHERE id = ?", [row["parent_id"]])
+    parents = row["parent_id"] and db.execute(f"SELECT s.id, s.title FROM sessions s WHERE s.id = ? AND {READABLE}",
+                                              [row["parent_id"], reader and reader["id"]])
     answer = {
         **summary(row), "team_name": row["team_name"],
         "chain": row["chain"], "hail_session_id": row["hail_id"],
@@ -2187,8 +2226,7 @@ def get_session(session_id, reader, db):
         "parent": dict(parents[0]) if parents else None, "children": children(db, reader, row),
         "redactions": attributes.get("redactions"), "can_delete": may_delete(db, reader, row),
     }
-    cached(sha256(json_text(answer).encode()).hexdigest()[:32])
-    return answer
+    return cached_answer(answer)
 
 
 def children(db, reader, parent):
@@ -2252,12 +2290,18 @@ def burial(row):
 @app.get("/api/sessions/<session_id>/raw")
 def raw_session(session_id, reader, db):
     """The whole session as a HAIL file."""
-    row = find_readable(db, reader, session_id)
+    return read_stored(db, reader, session_id, whole_session)
+
+
+def whole_session(db, row):
+    """A session's row as a HAIL file to send."""
     blocks = db.execute("""
         SELECT s.body, b.raw_offset, b.raw_bytes, b.file_offset, b.file_bytes, s.header, s.hail_id, s.stats, s.sync_no
           FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id
          WHERE s.id = ? ORDER BY b.first_ordinal
     """, [row["id"]])
+    if not blocks:
+        raise BodyMissing       # deleted since its row was read
     first = blocks[0]
     cached(f"{row['id']}.{first['sync_no']}")
     header = {**json.loads(first["header"]), "session_id": first["hail_id"]}
@@ -2281,27 +2325,43 @@ LONG_DATA_URL = 256 << 10
 @app.get("/api/sessions/<session_id>/events")
 def list_events(session_id, reader, db):
     """A window of events: from an ordinal, or around an event id; at most four blocks are read."""
-    limit = query_number("limit", 200, 1, 500)
-    for _ in range(3):          # a body may be replaced between its row and its file
+    return read_stored(db, reader, session_id, window)
+
+
+def read_stored(db, reader, session_id, read):
+    """What `read(db, row)` makes of a session that the caller may read.
+
+    It is called again where the body was replaced between its row and its file."""
+    for _ in range(4):
         row = find_readable(db, reader, session_id)
-        cached(f"{row['id']}.{row['revision']}.{row['event_count']}.{sha256(request.query_string.encode()).hexdigest()[:16]}")
         with contextlib.suppress(BodyMissing):
-            return window(db, row, limit)
+            return read(db, row)
     raise BodyMissing
 
 
-def window(db, row, limit):
+def window(db, row):
     """The JSON text of a window."""
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.{sha256(request.query_string.encode()).hexdigest()[:16]}")
+    limit = query_number("limit", 200, 1, 500)
     answer = {"total": row["event_count"], "revision": row["revision"]}
     start = query_number("from", 0, 0, LARGEST)
     if query("around"):
         answer["found"] = found = find_event(db, row, query("around"))
-        start = max(0, found - limit // 2)
+        start = reach_back(db, row, found, limit // 2, 2)
     events, end = read_events(db, row, start, start + limit)
     answer |= {"from": start, "next": end if end < row["event_count"] and events else None,
-               "previous": max(0, start - limit) if start > 0 else None}
+               "previous": reach_back(db, row, start - 1, limit - 1, WINDOW_BLOCKS) if start > 0 else None}
     response.content_type = "application/json"
     return json_text(answer)[:-1].encode() + b',"events":[' + b",".join(events) + b"]}"
+
+
+def reach_back(db, row, ordinal, count, blocks):
+    """The ordinal that is `count` before another, or later where these events lie in more than so many blocks."""
+    first = db.execute("""
+        SELECT first_ordinal FROM blocks WHERE session_id = ? AND first_ordinal <= ?
+         ORDER BY first_ordinal DESC LIMIT 1 OFFSET ?
+    """, [row["id"], ordinal, blocks - 1])
+    return max(0, ordinal - count, *(block["first_ordinal"] for block in first))
 
 
 def read_events(db, row, start, end):
@@ -2334,7 +2394,7 @@ def shown(line, ordinal):
     line = line.strip()
     if len(line) > LONG_TEXT:
         line = hail_line(cut_event(json.loads(line))).strip()
-    return b'{"ordinal":%d,' % ordinal + line[1:].lstrip()
+    return line[:-1] + b',"ordinal":%d}' % ordinal
 
 
 def cut_event(event):
@@ -2374,11 +2434,12 @@ def stored_event(db, row, ordinal):
 @app.get("/api/sessions/<session_id>/events/<ordinal:int>")
 def get_event(session_id, ordinal, reader, db):
     """One event whole, however long."""
-    row = find_readable(db, reader, session_id)
-    if not 0 <= ordinal < row["event_count"]:
-        raise problem(404, "event not found")
-    cached(f"{row['id']}.{row['revision']}.{ordinal}")
-    return {"ordinal": ordinal, **stored_event(db, row, ordinal)}
+    def read(db, row):
+        if not 0 <= ordinal < row["event_count"]:
+            raise problem(404, "event not found")
+        cached(f"{row['id']}.{row['revision']}.{ordinal}")
+        return {**stored_event(db, row, ordinal), "ordinal": ordinal}
+    return read_stored(db, reader, session_id, read)
 
 
 # ---------------------------------------------------------------------------
@@ -2553,18 +2614,20 @@ def pull(user, db):
     limit = query_number("limit", 100, 1, 500)
     if not db.execute("SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ?", [team_id, user["id"]]):
         raise problem(403, "not a member of this team")
+    until = db.execute("SELECT value FROM counters WHERE name = 'sync'")[0]["value"]     # what comes later is for later
     rows = db.execute(f"""
-        SELECT {SUMMARY_COLUMNS}, s.sync_no AS sort_value
+        SELECT {SUMMARY_COLUMNS}, s.sync_no
           FROM sessions s LEFT JOIN users u ON u.id = s.user_id
-         WHERE s.team_id = ? AND s.sync_no > ? AND s.team_id IN (SELECT team_id FROM team_members WHERE user_id = ?)
+         WHERE s.team_id = ? AND s.sync_no > ? AND s.sync_no <= ?
+           AND s.team_id IN (SELECT team_id FROM team_members WHERE user_id = ?)
          ORDER BY s.sync_no LIMIT ?
-    """, [team_id, since, user["id"], limit + 1])
+    """, [team_id, since, until, user["id"], limit + 1])
     has_more = len(rows) > limit
-    until = rows[limit - 1]["sort_value"] if has_more else LARGEST
+    until = rows[limit - 1]["sync_no"] if has_more else until
     gone = db.execute("""
         SELECT sync_no, session_id FROM removals WHERE team_id = ? AND sync_no > ? AND sync_no <= ? ORDER BY sync_no
     """, [team_id, since, until])
-    newest = max([row["sort_value"] for row in rows[:limit]] + [row["sync_no"] for row in gone], default=None)
+    newest = max((row["sync_no"] for row in [*rows[:limit], *gone]), default=None)
     return {"sessions": [summary(row) for row in rows[:limit]], "has_more": has_more,
             "next_cursor": query("since") if newest is None else str(newest),
             "deleted": [row["session_id"] for row in gone]}
@@ -2583,9 +2646,7 @@ def sync_cursor(text):
 def get_daemon_settings(user, db):
     """What the server's admins set for every daemon."""
     rows = db.execute("SELECT value FROM meta WHERE key = 'daemon_settings'")
-    value = json.loads(rows[0]["value"]) if rows else {"privacy": {}, "watchers": {}}
-    cached(sha256(json_text(value).encode()).hexdigest()[:32])
-    return value
+    return cached_answer(json.loads(rows[0]["value"]) if rows else {"privacy": {}, "watchers": {}})
 
 
 @app.put("/api/config/sync")
@@ -2625,25 +2686,32 @@ def list_routes():
 
 
 def who_may(route):
-    """Who may call a route, by its handler's signature."""
+    """Who may call a route, by its handler's signature and its scope."""
     wanted = route.get_callback_args()
     if "user" in wanted:
-        return "signed in, any key" if route.config.get("scope") == "upload" else "signed in"
+        return KEYS_THAT_FIT.get(route.config.get("scope"), "signed in")
     return "members; anyone for public teams" if "reader" in wanted else "anyone"
+
+
+KEYS_THAT_FIT = {"any": "signed in, any key", "upload": "signed in, upload keys too"}
 
 
 @app.get("/")
 @app.get("/<path:path>")
 def web(path="index.html"):
     """The page: a file of it, else its shell, which finds out from the address what to show."""
-    if path == "api" or path.startswith("api/"):
+    if re.match("api(/|$)", path) or OUTSIDE.search(path):
         raise problem(404, "there is nothing here")
-    found = (settings.web_dir / path).is_file() if "\0" not in path and len(path) < 1000 else False
+    found = os.path.isfile(settings.web_dir / path)
     answer = static_file(path if found else "index.html", root=str(settings.web_dir))
     if answer.status_code >= 400:
         raise problem(404, "there is nothing here")
     answer.set_header("Cache-Control", "no-cache")
     return answer
+
+
+# Paths that would lead out of the page's directory: whether something is there is nobody's business.
+OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
 
 
 # ---------------------------------------------------------------------------
@@ -2677,8 +2745,8 @@ class JsonErrorTask(ErrorTask):
         error = self.request.error
         body = json_text({"error": f"{error.reason}: {error.body}"}).encode()
         self.status = f"{error.code} {error.reason}"
-        self.response_headers += [("Content-Length", str(len(body))), ("Content-Type", "application/json"),
-                                  ("Connection", "close")]
+        self.response_headers += [*HEADERS.items(), ("Content-Length", str(len(body))),
+                                  ("Content-Type", "application/json"), ("Connection", "close")]
         self.close_on_finish = True
         self.content_length = len(body)
         self.write(body)
@@ -2716,10 +2784,13 @@ def open_data_dir():
     global db
     path = settings.data_dir / "opensession.db"
     schema_version(path)        # before any write: it may be somebody else's
-    for folder in ("", "bodies", "tmp"):
-        (settings.data_dir / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        for folder in ("", "bodies", "tmp"):
+            (settings.data_dir / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = lock_data_dir()
+    except OSError as error:
+        raise Unusable(f"{settings.data_dir} cannot be written: {error.strerror}") from None
     tempfile.tempdir = str(settings.data_dir / "tmp")
-    lock = lock_data_dir()
     schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
     db = open_database(path, schema, MIGRATIONS)
     return lock
@@ -2727,7 +2798,7 @@ def open_data_dir():
 
 def offer_setup(write):
     """Where the first user is yet to come and must prove that they run the server, say how."""
-    local = is_loopback(settings.host) and is_loopback(host_name(urllib.parse.urlsplit(settings.base_url).netloc))
+    local = all(is_loopback(name) for name in (settings.host, *settings.hosts))
     if local or settings.setup == "open" or db.execute("SELECT 1 FROM users LIMIT 1"):
         return
     token = secrets.token_urlsafe(18)

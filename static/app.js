@@ -1,0 +1,101 @@
+// app.js - the shell: which view an address shows, moving without reloading
+import { get } from "./api.js";
+import { drawBar } from "./bar.js";
+import { go, onMove } from "./go.js";
+import { html } from "./html.js";
+import { t } from "./i18n.js";
+import { takeInvitation } from "./invitation.js";
+import { listenToKeys } from "./keys.js";
+import { announce } from "./parts.js";
+import { loadUser, user } from "./who.js";
+
+const ROUTES = [
+    [/^\/$/, () => import("./sessions.js")],
+    [/^\/session\/([^/]+)$/, () => import("./session.js")],
+    [/^\/upload$/, () => import("./upload.js")],
+    [/^\/teams$/, () => import("./teams.js")],
+    [/^\/teams\/([^/]+)$/, () => import("./team.js")],
+    [/^\/settings$/, () => import("./settings.js")],
+    [/^\/login$/, () => import("./account.js")],
+];
+
+const main = document.querySelector("main");
+let leave = null;
+let shown = null;
+
+/** Draw the view of the present address. */
+async function show({ back = false } = {}) {
+    leave?.();
+    leave = null;
+    const view = document.createElement("div");
+    view.className = "view";
+    view.innerHTML = html`<p class="loading">${t("loading")}</p>`;
+    main.replaceChildren(view);
+    shown = location.pathname + location.search;
+    drawBar();
+    try {
+        const [load, ...params] = route(location.pathname);
+        const module = await load();
+        const ended = await module.show(view, { params: params.map(decodeURIComponent), query: new URLSearchParams(location.search), back });
+        if (view.isConnected) leave = ended;
+        else ended?.();
+    } catch (error) {
+        if (!view.isConnected) return;
+        if (error.status === 401) return go("/login?next=" + encodeURIComponent(shown), { replace: true });
+        drawError(view, error);
+    }
+    if (back) scrollTo(0, history.state?.scroll ?? 0);
+    else if (!location.hash) scrollTo(0, 0);
+    announce(document.title);
+}
+
+function route(path) {
+    for (const [pattern, load] of ROUTES) {
+        const match = path.match(pattern);
+        if (match) return [load, ...match.slice(1)];
+    }
+    return [() => Promise.reject(Object.assign(new Error(t("error.page")), { status: 404 }))];
+}
+
+function drawError(view, error) {
+    if (!error.status && error.status !== 0) console.error(error);
+    document.title = `${t("error.title")} · opensession`;
+    view.innerHTML = html`
+        <section class="notice">
+            <h1>${error.status === 404 ? t("error.missing") : t("error.title")}</h1>
+            <p>${error.status === 404 ? t("error.missing.hint") : error.message}</p>
+            <p><button type="button">${t("retry")}</button> <a class="button" href="/">${t("nav.sessions")}</a>
+                ${!user() && html`<a class="button primary" href="/login?next=${encodeURIComponent(shown)}">${t("nav.login")}</a>`}</p>
+        </section>`;
+    view.querySelector("button").onclick = () => show();
+}
+
+/** A click on a link of ours changes the view; whatever the browser does better is left to it. */
+function follow(event) {
+    const link = event.target.closest("a[href]");
+    if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    if (link.origin !== location.origin || link.target || link.hasAttribute("download") || link.pathname.startsWith("/api/")) return;
+    if (link.hash && link.pathname === location.pathname) return;
+    event.preventDefault();
+    go(link.href);
+}
+
+function comeBack() {
+    if (location.pathname + location.search !== shown) show({ back: true });
+}
+
+async function start() {
+    history.scrollRestoration = "manual";
+    addEventListener("click", follow);
+    addEventListener("popstate", comeBack);
+    addEventListener("hashchange", () => takeInvitation() && show());
+    onMove(show);
+    listenToKeys();
+    takeInvitation();
+    const health = await get("/api/health").catch(() => ({}));
+    if (!health.setup_required) await loadUser().catch(() => null);
+    if (health.setup_required && location.pathname !== "/login") history.replaceState({}, "", "/login");
+    await show();
+}
+
+start();

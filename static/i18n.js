@@ -1,0 +1,34 @@
+// i18n.js - the page in the person's language: English or Korean
+import { TEXTS } from "./texts.js";
+
+export const LANGUAGES = { en: "English", ko: "한국어" };
+
+const codes = Object.keys(LANGUAGES);
+let chosen = detect();
+document.documentElement.lang = chosen;
+
+export const language = () => chosen;
+
+/** The text of a key with its {values}; "{n} file|{n} files" picks by the plural rule for n. */
+export function t(key, values = {}) {
+    const text = TEXTS[key]?.[codes.indexOf(chosen)] ?? key;
+    const forms = "n" in values ? text.split("|") : [text];
+    const form = forms.length > 1 && new Intl.PluralRules(chosen).select(values.n) !== "one" ? forms[1] : forms[0];
+    return form.replace(/\{(\w+)\}/g, (whole, name) => shown(values[name]));
+}
+
+export const has = key => key in TEXTS;
+
+/** Choose a language for good; the page is drawn anew by the caller. */
+export function choose(code) {
+    chosen = code;
+    localStorage.setItem("language", code);
+    document.documentElement.lang = code;
+}
+
+const shown = value => typeof value === "number" ? new Intl.NumberFormat(chosen).format(value) : value;
+
+function detect() {
+    const wanted = [localStorage.getItem("language"), ...navigator.languages].map(code => code?.slice(0, 2));
+    return wanted.find(code => codes.includes(code)) ?? codes[0];
+}

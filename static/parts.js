@@ -1,0 +1,89 @@
+// parts.js - small things that several views need: dialogs, copying, announcements, form errors
+import { element, html } from "./html.js";
+import { t } from "./i18n.js";
+import { visible } from "./text.js";
+
+/** Say a sentence to those who listen instead of look. */
+export function announce(sentence) {
+    document.querySelector("#live").textContent = sentence;
+}
+
+export function title(...names) {
+    document.title = visible([...names, "opensession"].filter(Boolean).join(" · "));
+}
+
+/** Show a modal dialog; resolves to the value of the button that closed it. */
+export function openDialog(content) {
+    const dialog = element(html`<dialog>${content}</dialog>`);
+    document.body.append(dialog);
+    dialog.addEventListener("click", event => {
+        const button = event.target.closest("button[value]");
+        if (button || event.target === dialog) dialog.close(button?.value ?? "");
+    });
+    dialog.showModal();
+    return new Promise(resolve => dialog.addEventListener("close", () => {
+        dialog.remove();
+        resolve(dialog.returnValue);
+    }));
+}
+
+/** Ask before something that cannot be taken back. */
+export async function confirmed(question, hint, action) {
+    return await openDialog(html`
+        <h2>${question}</h2>
+        <p>${hint}</p>
+        <p class="actions">
+            <button type="button" value="" autofocus>${t("cancel")}</button>
+            <button type="button" value="yes" class="danger">${action}</button>
+        </p>`) === "yes";
+}
+
+/** A line to copy, with its button; copying is wired once for the whole page below. */
+export const copyLine = (text, label) => html`
+    <span class="copy"><code>${text}</code><button type="button" data-copy="${text}" aria-label="${label ?? t("copy")}">${t("copy")}</button></span>`;
+
+addEventListener("click", async event => {
+    const button = event.target.closest?.("button[data-copy]");
+    if (!button) return;
+    const done = await copyText(button.dataset.copy);
+    const label = button.textContent;
+    button.textContent = done ? t("copied") : t("copy.failed");
+    announce(button.textContent);
+    setTimeout(() => { button.textContent = label; }, 1500);
+});
+
+/** Without https there is no clipboard interface; the selection's copy still works. */
+async function copyText(text) {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
+    const area = element(html`<textarea class="unseen"></textarea>`);
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+}
+
+/** Run a form's action on submit: its button waits meanwhile, an error stands below as a sentence. */
+export function onSubmit(form, action) {
+    form.addEventListener("submit", async event => {
+        event.preventDefault();
+        form.querySelector(":scope > .error")?.remove();
+        const button = form.querySelector("[type=submit], button:not([type])");
+        if (button) button.disabled = true;
+        await action(Object.fromEntries(new FormData(form))).catch(error => formError(form, error));
+        if (button) button.disabled = false;
+    });
+}
+
+function formError(form, error) {
+    showError(form, error);
+    const named = error.field && form.elements[error.field];
+    if (named instanceof HTMLElement) named.focus();
+}
+
+/** An error's sentence at the end of a part of the page, in place of an earlier one. */
+export function showError(part, error) {
+    part.querySelector(":scope > .error")?.remove();
+    part.append(element(html`<p class="error" role="alert">${error.message}</p>`));
+}
