@@ -1,0 +1,45 @@
+# What there is to do here; `make` alone lists it.  Needs Python 3.11 or newer:
+#     apt install make python3-venv
+
+PYTHON ?= python3
+CORPUS ?= tests/fixtures/samples
+PY     := .venv/bin/python
+PYTEST := $(PY) -m pytest -q -rs -p no:cacheprovider -n auto
+
+help:
+	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
+
+run: .venv/server             ## serve ./data; the settings are environment variables, see README.md
+	$(PY) opensession.py
+
+demo: .venv/server            ## a throw-away server with sample sessions, or with those of CORPUS=dir
+	$(PY) tests/demo.py $(CORPUS)
+
+test: .venv/tests             ## every fast test
+	$(PYTEST) --ignore tests/slow --ignore tests/browser tests
+
+slow: .venv/tests             ## the tests that take minutes: large files, kill -9, many clients
+	$(PYTEST) tests/slow
+
+browser: .venv/tests          ## the page in Chromium: apt install chromium-driver fonts-noto-cjk
+	$(PYTEST) --dist loadscope tests/browser
+
+screenshots: .venv/tests      ## the page's main states into screenshots/, one of them for the README
+	$(PY) tests/browser/screenshots.py screenshots
+	cp screenshots/session.png docs/session.png
+
+clean:                        ## remove what the targets above made, except ./data
+	rm -rf .venv .hypothesis .pytest_cache screenshots
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One virtual environment; each stamp in it is as old as the requirements that it holds.
+.venv/server: requirements.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/tests: requirements-dev.txt .venv/server
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: help run demo test slow browser screenshots clean

@@ -1,0 +1,402 @@
+"""What the database and the body files promise: all or nothing, across crashes, upgrades and full disks."""
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+import unittest
+from pathlib import Path
+
+import opensession
+from client import ServerCase, hail_file, new_event, new_session
+
+
+class Batches(ServerCase):
+    def insert(self, key, value="x"):
+        return "INSERT INTO meta (key, value) VALUES (?, ?) RETURNING key", [key, value]
+
+    def keys(self):
+        return {row["key"] for row in self.rows("SELECT key FROM meta")} - {"schema"}
+
+    def test_a_batch_returns_the_rows_of_each_statement(self):
+        rows = opensession.db.batch([self.insert("a"), ("UPDATE meta SET value = 'y' WHERE key = 'a'", []),
+                                     ("SELECT value FROM meta WHERE key = 'a'", [])])
+        self.assertEqual([[tuple(row) for row in each] for each in rows], [[("a",)], [], [("y",)]])
+
+    def test_a_batch_happens_whole_or_not_at_all(self):
+        for broken, error in [(self.insert("a"), opensession.Conflict), (("INSERT INTO nowhere VALUES (1)", []), sqlite3.OperationalError),
+                              (("SELECT ?", []), sqlite3.ProgrammingError), (("SELECT ?", [2**70]), OverflowError)]:
+            with self.assertRaises(error):
+                opensession.db.batch([self.insert("a"), broken])
+            self.assertEqual(self.keys(), set())
+        opensession.db.batch([self.insert("b")])        # the connection is none the worse for it
+        self.assertEqual(self.keys(), {"b"})
+
+    def test_what_must_hold_undoes_the_batch_where_it_does_not(self):
+        absent = opensession.must("NOT EXISTS (SELECT 1 FROM meta WHERE key = ?)", "a")
+        opensession.db.batch([absent, self.insert("a")])
+        with self.assertRaises(opensession.Conflict):
+            opensession.db.batch([self.insert("b"), absent])
+        self.assertEqual(self.keys(), {"a"})
+        self.assertEqual(self.rows("SELECT * FROM must"), [])
+
+    def test_a_reference_to_nothing_is_a_conflict(self):
+        with self.assertRaises(opensession.Conflict):
+            opensession.db.batch([("INSERT INTO team_members VALUES ('nowhere', 'nobody', 'member', 'now')", [])])
+
+    def test_writers_wait_for_each_other_for_some_seconds(self):
+        with contextlib.closing(sqlite3.connect(self.folder / "data/opensession.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            started = time.monotonic()
+            opensession.db._connection().execute("PRAGMA busy_timeout = 200")
+            with self.assertRaises(sqlite3.OperationalError):
+                opensession.db.batch([self.insert("a")])
+            self.assertGreater(time.monotonic() - started, 0.15)
+            self.assertEqual(len(self.rows("SELECT * FROM meta")), 1)       # reading goes on
+
+    def test_commits_are_made_to_last(self):
+        pragmas = {name: opensession.db.execute(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")}
+        self.assertEqual(pragmas, {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000})
+
+
+# A made-up history: three versions of one table.
+HISTORY = ["CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT; CREATE TABLE counters (name TEXT, value INTEGER);",
+           ["ALTER TABLE counters ADD COLUMN note TEXT", "INSERT INTO counters (name, value) VALUES ('two', 2)"],
+           ["CREATE INDEX counters_by_name ON counters (name)", "UPDATE counters SET note = 'three'"]]
+
+
+class Migrations(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.path = self.folder / "opensession.db"
+        self.addCleanup(setattr, opensession, "db", opensession.db)
+
+    def open(self, steps):
+        opensession.open_database(self.path, HISTORY[0], HISTORY[1:][:steps])._connection().close()
+
+    def look(self, sql, path=None):
+        with contextlib.closing(sqlite3.connect(path or self.path)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def test_an_old_database_is_brought_to_the_newest_version_and_a_copy_is_kept(self):
+        self.open(0)
+        self.open(2)
+        self.assertEqual(self.look("SELECT value FROM meta WHERE key = 'schema'"), [("3",)])
+        self.assertEqual(self.look("SELECT name, note FROM counters ORDER BY name"), [("sync", "three"), ("two", "three")])
+        copy = self.folder / "before-schema-2.db"
+        self.assertEqual(self.look("SELECT value FROM meta", copy), [("1",)])
+        self.assertEqual(self.look("SELECT * FROM counters", copy), [("sync", 0)])
+        self.assertEqual((copy.stat().st_mode | self.path.stat().st_mode) & 0o077, 0)
+
+    def test_a_database_that_is_new_enough_is_left_alone(self):
+        self.open(2)
+        before = self.path.read_bytes()
+        self.open(2)
+        self.assertEqual(self.path.read_bytes(), before)
+        self.assertEqual(list(self.folder.glob("before-*")), [])
+
+    def test_a_newer_database_is_refused_without_a_write(self):
+        self.open(2)
+        before = self.path.read_bytes()
+        with self.assertRaisesRegex(opensession.Unusable, "newer"):
+            self.open(1)
+        self.assertEqual(self.path.read_bytes(), before)
+
+    def test_a_step_that_fails_leaves_the_version_before_it(self):
+        self.open(0)
+        broken = [HISTORY[1], ["UPDATE counters SET note = 'half'", "INSERT INTO nowhere VALUES (1)"]]
+        with self.assertRaises(sqlite3.OperationalError):
+            opensession.open_database(self.path, HISTORY[0], broken)
+        self.assertEqual(self.look("SELECT value FROM meta"), [("2",)])
+        self.assertEqual(self.look("SELECT note FROM counters WHERE note = 'half'"), [])
+        self.open(2)
+        self.assertEqual(self.look("SELECT value FROM meta"), [("3",)])
+
+    def test_a_crash_in_the_middle_of_a_step_leaves_the_old_version(self):
+        self.open(0)
+        dying = [["UPDATE counters SET value = 77", "SELECT die()"]]
+        code = textwrap.dedent(f"""
+            import os, signal, sys
+            sys.path[:0] = {sys.path!r}
+            from pathlib import Path
+            import opensession
+            connect = opensession.connect
+            def connect_and_die(path):
+                connection = connect(path)
+                connection.create_function("die", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
+                return connection
+            opensession.connect = connect_and_die
+            opensession.open_database(Path({str(self.path)!r}), "", {dying!r})
+        """)
+        result = subprocess.run([sys.executable, "-c", code])
+        self.assertEqual(result.returncode, -9)
+        self.assertEqual(self.look("SELECT value FROM meta"), [("1",)])
+        self.assertEqual(self.look("SELECT value FROM counters"), [(0,)])
+        self.open(2)
+        self.assertEqual(self.look("SELECT value FROM meta"), [("3",)])
+
+    def test_a_crash_while_a_database_is_made_leaves_one_that_can_be_made(self):
+        self.path.touch()
+        with contextlib.closing(opensession.connect(self.path)):
+            pass
+        self.open(0)
+        self.assertEqual(self.look("SELECT value FROM meta"), [("1",)])
+
+    def test_the_originals_database_and_other_files_are_refused_untouched(self):
+        self.look("CREATE TABLE _migrations (id)")
+        with self.assertRaisesRegex(opensession.Unusable, "original"):
+            self.open(2)
+        self.path.write_bytes(b"this is no database, only a text that is long enough " * 100)
+        with self.assertRaises(opensession.Unusable):
+            self.open(2)
+        self.assertTrue(self.path.read_bytes().startswith(b"this is no database"))
+
+
+class SchemaAndSteps(ServerCase):
+    """schema.sql is the sum of all steps: tests/fixtures/schema-1.sql is how it was at first."""
+
+    def test_schema_sql_is_the_first_schema_and_all_steps(self):
+        first = Path(__file__).parent / "fixtures/schema-1.sql"
+        grown = opensession.open_database(self.folder / "grown.db", first.read_text(), [])
+        grown._connection().close()
+        grown = opensession.open_database(self.folder / "grown.db", "", opensession.MIGRATIONS)
+        self.assertEqual(shape_of(grown), shape_of(opensession.db))
+        grown._connection().close()
+
+
+def shape_of(database):
+    """Tables with their columns, indexes with theirs."""
+    tables = [row["name"] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    columns = {table: sorted(tuple(column)[1:] for column in database.execute(f"PRAGMA table_info({table})")) for table in tables}
+    indexes = {row["name"]: " ".join((row["sql"] or "").split())
+               for row in database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'")}
+    return columns, indexes
+
+
+class StorageCase(ServerCase):
+    def setUp(self):
+        super().setUp()
+        self.ada = self.register("ada")
+        self.session_id = self.upload(self.ada, new_session("s-1"))
+        self.data = self.folder / "data"
+
+    def body(self):
+        return opensession.body_path(self.rows("SELECT body FROM sessions WHERE id = ?", self.session_id)[0]["body"])
+
+    def statuses(self, *methods):
+        """What each way to touch the session answers."""
+        calls = {"raw": lambda: self.ada.get(f"/api/sessions/{self.session_id}/raw"),
+                 "events": lambda: self.ada.get(f"/api/sessions/{self.session_id}/events"),
+                 "event": lambda: self.ada.get(f"/api/sessions/{self.session_id}/events/1"),
+                 "around": lambda: self.ada.get(f"/api/sessions/{self.session_id}/events?around=x"),
+                 "append": lambda: self.ada.post(f"/api/sessions/{self.session_id}/events", {"events": [new_event()]}),
+                 "replace": lambda: self.ada.post(f"/api/sessions/{self.session_id}/events", {"events": [new_event()], "from": 1})}
+        return {name: calls[name]().status for name in methods or calls}
+
+
+class Sweeps(StorageCase):
+    def age(self, path):
+        os.utime(path, (1, 1))
+        return path
+
+    def test_drafts_and_orphans_of_an_earlier_run_go_and_nothing_else(self):
+        (self.data / "bodies/zz").mkdir()
+        draft, orphan, near = self.data / "tmp/tmpx", self.data / "bodies/zz/zz.1.x", self.body().with_name(self.body().name + "0")
+        for path in (draft, orphan, near):
+            path.write_bytes(b"x")
+            self.age(path)
+        self.age(self.body())
+        opensession.sweep(time.time())
+        self.assertFalse(draft.exists() or orphan.exists() or near.exists())
+        self.assertEqual(set(self.statuses("raw", "events").values()), {200})
+
+    def test_what_is_being_written_now_stays(self):
+        draft, body = self.data / "tmp/tmpx", self.body().with_name("not-yet-in-a-row")
+        draft.write_bytes(b"x")
+        body.write_bytes(b"x")
+        opensession.sweep(time.time() - 60)
+        self.assertTrue(draft.exists() and body.exists())
+
+    def test_other_files_in_the_data_directory_are_none_of_its_business(self):
+        keep = self.age(self.make("before-schema-2.db"))
+        opensession.sweep(time.time())
+        self.assertTrue(keep.exists())
+
+    def test_what_vanishes_meanwhile_is_no_trouble(self):
+        for number in range(50):
+            self.age(self.make(f"tmp/tmp{number}"))
+        sweeps = [threading.Thread(target=opensession.sweep, args=[time.time()]) for _ in range(4)]
+        failures = []
+        threading.excepthook, hook = failures.append, threading.excepthook
+        for sweep in sweeps:
+            sweep.start()
+        for sweep in sweeps:
+            sweep.join()
+        threading.excepthook = hook
+        self.assertEqual(failures, [])
+        self.assertEqual(list((self.data / "tmp").iterdir()), [])
+
+    def make(self, name):
+        (self.data / name).write_bytes(b"x")
+        return self.data / name
+
+
+class DamagedBodies(StorageCase):
+    def test_a_missing_body_is_410_and_the_list_goes_on(self):
+        self.body().unlink()
+        self.assertEqual(self.statuses(), {"raw": 410, "events": 410, "event": 410, "around": 404, "append": 410, "replace": 410})
+        answer = self.ada.get(f"/api/sessions/{self.session_id}/raw")
+        self.check(answer, 410)
+        for path in ("/api/sessions", f"/api/sessions/{self.session_id}", f"/api/sync/pull?team_id={self.ada.team_id}"):
+            self.check(self.ada.get(path), 200)
+        self.check(self.ada.delete(f"/api/sessions/{self.session_id}"), 204)
+
+    def test_a_body_that_is_too_short_is_410_and_is_not_filled_up(self):
+        os.truncate(self.body(), 40)
+        self.assertEqual(self.statuses("events", "event", "append", "replace"), {"events": 410, "event": 410, "append": 410, "replace": 410})
+        self.assertEqual(self.body().stat().st_size, 40)
+
+    def test_a_body_that_is_garbage_is_410(self):
+        self.body().write_bytes(b"\xff" * self.body().stat().st_size)
+        self.assertEqual(self.statuses("events", "event", "replace"), {"events": 410, "event": 410, "replace": 410})
+
+    def test_uploading_the_session_again_mends_it(self):
+        again = new_session("s-2")
+        self.session_id = self.upload(self.ada, again)
+        self.body().unlink()
+        self.assertEqual(self.statuses("raw"), {"raw": 410})
+        self.assertEqual(self.upload(self.ada, again), self.session_id)
+        self.assertEqual(set(self.statuses("raw", "events").values()), {200})
+
+
+@contextlib.contextmanager
+def small_disk(size):
+    """A folder on a file system of its own with so many bytes; skips where we may not mount one."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            raise unittest.SkipTest("no right to mount a small disk") from None
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+class FullAndReadOnlyDisks(ServerCase):
+    def large(self, number):
+        return new_session(f"s-{number}", events=[new_event(text=os.urandom(200_000).hex()) for _ in range(5)])
+
+    def fill(self, client):
+        """Upload until it fails; the statuses, in order."""
+        statuses = []
+        while len(statuses) < 30 and statuses[-3:] != [507] * 3:
+            answer = client.post("/api/sessions", body=hail_file(self.large(len(statuses))), type="application/jsonl")
+            if answer.status != 201:
+                self.check(answer, answer.status)
+            statuses.append(answer.status)
+        return statuses
+
+    def test_a_full_disk_is_507_until_there_is_room_again(self):
+        with small_disk("12m") as disk:
+            self.restart(OPENSESSION_DATA_DIR=str(disk / "data"))
+            ada = self.register("ada")
+            statuses = self.fill(ada)
+            self.assertEqual(statuses, [201] * statuses.count(201) + [507] * 3)
+            self.assertGreater(statuses.count(201), 2)
+            self.check(ada.get("/api/health"), 200)
+            listed = ada.get("/api/sessions").json["sessions"]
+            self.assertEqual(len(listed), statuses.count(201))
+            for session in listed:
+                self.check(ada.get(f"/api/sessions/{session['id']}/raw"), 200)
+            self.assertEqual(list((disk / "data/tmp").iterdir()), [])
+            self.check(ada.delete(f"/api/sessions/{listed[0]['id']}"), 204)
+            self.check(ada.post("/api/sessions", {"session": new_session("small")}), 201)
+            self._stop()
+
+    def test_a_full_disk_for_the_database_is_507_too(self):
+        with small_disk("3m") as disk:
+            self.restart(OPENSESSION_DATA_DIR=str(disk / "data"))
+            ada = self.register("ada")
+            (disk / "ballast").write_bytes(b"x")
+            with contextlib.suppress(OSError), open(disk / "ballast", "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            statuses = {ada.post("/api/teams", {"name": f"team {number}", "description": "x" * 50_000}).status for number in range(12)}
+            self.assertEqual(statuses - {201}, {507})
+            (disk / "ballast").unlink()
+            self.check(ada.post("/api/teams", {"name": "at last"}), 201)
+            self._stop()
+
+    def process(self, code):
+        """What some code prints that begins with a server of its own, `ada`, and a session of hers."""
+        code = textwrap.dedent(f"""
+            import os, resource, sys
+            sys.path[:0] = {sys.path!r}
+            import client, opensession
+            opensession.configure({{"OPENSESSION_DATA_DIR": {str(self.folder / "own")!r}}})
+            lock = opensession.open_data_dir()
+            ada = client.Client()
+            ada.key = ada.post("/api/register", {{"nickname": "ada"}}).json["api_key"]
+            def upload(session):
+                return ada.post("/api/sessions", {{"session": session}})
+            session_id = upload(client.new_session()).json["id"]
+            """) + textwrap.dedent(code)
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout.strip()
+
+    def test_a_limit_on_the_size_of_files_is_a_full_disk(self):
+        printed = self.process("""
+            resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
+            large = client.new_session(events=[client.new_event(text=os.urandom(900_000).hex())])
+            statuses = [upload(session).status for session in (client.new_session(), large, client.new_session())]
+            print(statuses, os.listdir(opensession.settings.data_dir / "tmp"))
+        """)
+        self.assertEqual(printed, "[201, 507, 201] []")
+
+    @unittest.skipUnless(hasattr(os, "setuid"), "no users to change to")
+    def test_where_nothing_can_be_written_reading_goes_on_and_writing_is_503(self):
+        self.folder.chmod(0o755)
+        printed = self.process("""
+            for folder, _, files in os.walk(opensession.settings.data_dir):
+                os.chmod(folder, 0o555)
+                for name in files:
+                    os.chmod(os.path.join(folder, name), 0o444)
+            if os.getuid() == 0:
+                os.setuid(65534)
+            answer = upload(client.new_session())
+            print(answer.status, answer.headers["Retry-After"],
+                  *(ada.get(f"/api/sessions/{session_id}{path}").status for path in ("", "/raw", "/events")),
+                  ada.post(f"/api/sessions/{session_id}/events", {"events": [client.new_event()]}).status)
+        """)
+        self.assertEqual(printed, "503 1 200 200 200 503")
+
+    def test_a_database_that_somebody_else_holds_is_503(self):
+        ada = self.register("ada")
+        with contextlib.closing(sqlite3.connect(self.folder / "data/opensession.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            opensession.db._connection().execute("PRAGMA busy_timeout = 50")
+            answer = self.check(ada.post("/api/sessions", {"session": new_session("s-1")}), 503)
+            self.assertEqual(answer.headers["Retry-After"], "1")
+            self.check(ada.get("/api/sessions"), 200)
+        self.assertEqual(list((self.folder / "data/tmp").iterdir()) + list((self.folder / "data/bodies").glob("*/*")), [])
+        self.check(ada.post("/api/sessions", {"session": new_session("s-1")}), 201)
+
+
+class OneServer(ServerCase):
+    def test_a_second_server_on_the_same_data_is_refused(self):
+        with self.assertRaisesRegex(opensession.Unusable, "another opensession"):
+            opensession.open_data_dir()
+
+    def test_a_data_directory_that_cannot_be_used_is_refused_with_a_sentence(self):
+        place = self.folder / "file"
+        place.write_text("not a folder")
+        opensession.configure({"OPENSESSION_DATA_DIR": str(place / "data")})
+        with self.assertRaises(opensession.Unusable):
+            opensession.open_data_dir()
