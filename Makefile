@@ -26,7 +26,7 @@ browser: .venv/tests          ## the page in Chromium: apt install chromium-driv
 
 screenshots: .venv/tests      ## the page's main states into screenshots/, one of them for the README
 	$(PY) tests/browser/screenshots.py screenshots
-	cp screenshots/session.png docs/session.png
+	cp screenshots/readme.png docs/session.png
 
 clean:                        ## remove what the targets above made, except ./data
 	rm -rf .venv .hypothesis .pytest_cache screenshots

@@ -1186,8 +1186,9 @@ app.default_error_handler = error_json
 @app.get("/api/health")
 def health(db):
     """Whether the server works, and how one gets an account."""
+    first_user = not db.execute("SELECT 1 FROM users LIMIT 1")
     return {"status": "ok", "version": VERSION, "registration": registration_mode(),
-            "setup_required": not db.execute("SELECT 1 FROM users LIMIT 1") and needs_setup_token()}
+            "first_user": first_user, "setup_required": first_user and needs_setup_token()}
 
 
 def registration_mode():
@@ -1311,25 +1312,22 @@ def me(user):
 @app.post("/api/auth/regenerate-key")
 def regenerate_key(user, db):
     """Replace the key that calls; in the browser, the one named default.  The old one is dead at once."""
-    name = user["key_name"] if sent("Authorization") else "default"
+    key_id = user["key_id"] if sent("Authorization") else default_key(db, user)
     key = new_key()
-    rows = db.batch([
-        ("DELETE FROM logins WHERE key_id IN (SELECT id FROM api_keys WHERE user_id = ? AND name = ?) AND hash <> ?",
-         [user["id"], name, secret_hash(request.get_cookie(COOKIE, ""))]),
-        ("UPDATE api_keys SET hash = ?, prefix = ?, last_used_on = NULL WHERE id = ? RETURNING id",
-         [secret_hash(key), key[:8], key_to_replace(db, user, name)]),
-        audited(user["id"], "key.regenerate"),
+    db.batch([
+        ("DELETE FROM logins WHERE key_id = ? AND hash <> ?", [key_id, secret_hash(request.get_cookie(COOKIE, ""))]),
+        ("UPDATE api_keys SET hash = ?, prefix = ?, last_used_on = NULL WHERE id = ?", [secret_hash(key), key[:8], key_id]),
+        audited(user["id"], "key.regenerate", key_id),
     ])
-    if not rows[1]:
-        raise problem(404, "there is no key named default; make a new one")
     return {"api_key": key}
 
 
-def key_to_replace(db, user, name):
-    if sent("Authorization"):
-        return user["key_id"]
-    keys = db.execute("SELECT id FROM api_keys WHERE user_id = ? AND name = ?", [user["id"], name])
-    return keys[0]["id"] if keys else None
+def default_key(db, user):
+    """The id of the user's key named default, or 404."""
+    keys = db.execute("SELECT id FROM api_keys WHERE user_id = ? AND name = 'default' ORDER BY created_at", [user["id"]])
+    if not keys:
+        raise problem(404, "there is no key named default; make a new one")
+    return keys[0]["id"]
 
 
 @app.post("/api/auth/login")
@@ -1920,7 +1918,7 @@ def insert_blocks(session_id, blocks):
 
 
 def settle_family(session_id, user_id, tool, hail_id):
-    """The statements that list a session or not: below a parent that is here, it is not listed.
+    """The statements that list a session or not: below a parent in its team, it is not listed.
 
     Either may come first.  A helper whose parent is not here is listed, so that it can be found."""
     return [
@@ -1928,11 +1926,12 @@ def settle_family(session_id, user_id, tool, hail_id):
                SET listed = event_count > 0 AND NOT EXISTS (
                        SELECT 1 FROM sessions p
                         WHERE p.user_id = sessions.user_id AND p.tool = sessions.tool
-                          AND p.hail_id = sessions.parent_hail_id)
+                          AND p.hail_id = sessions.parent_hail_id AND p.team_id = sessions.team_id)
              WHERE id = ? AND parent_hail_id IS NOT NULL""", [session_id]),
         ("""UPDATE sessions SET listed = 0
-              WHERE user_id = ? AND tool = ? AND parent_hail_id = ? AND listed AND id <> ?""",
-         [user_id, tool, hail_id, session_id]),
+              WHERE user_id = ? AND tool = ? AND parent_hail_id = ? AND listed AND id <> ?
+                AND team_id = (SELECT team_id FROM sessions WHERE id = ?)""",
+         [user_id, tool, hail_id, session_id, session_id]),
     ]
 
 
@@ -2116,9 +2115,11 @@ COMPUTED = {
     "nickname": "u.nickname",
     "has_errors": "s.error_count > 0",
     "parent_id": """(SELECT p.id FROM sessions p
-                      WHERE p.user_id = s.user_id AND p.tool = s.tool AND p.hail_id = s.parent_hail_id)""",
+                      WHERE p.user_id = s.user_id AND p.tool = s.tool AND p.hail_id = s.parent_hail_id
+                        AND p.team_id = s.team_id)""",
     "child_count": """(SELECT count(*) FROM sessions c
-                        WHERE c.user_id = s.user_id AND c.tool = s.tool AND c.parent_hail_id = s.hail_id)""",
+                        WHERE c.user_id = s.user_id AND c.tool = s.tool AND c.parent_hail_id = s.hail_id
+                          AND c.team_id = s.team_id)""",
 }
 SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
 
@@ -2234,9 +2235,9 @@ def children(db, reader, parent):
     rows = db.execute(f"""
         SELECT {SUMMARY_COLUMNS}
           FROM sessions s LEFT JOIN users u ON u.id = s.user_id
-         WHERE s.user_id = ? AND s.tool = ? AND s.parent_hail_id = ? AND {READABLE}
+         WHERE s.user_id = ? AND s.tool = ? AND s.parent_hail_id = ? AND s.team_id = ? AND {READABLE}
          ORDER BY s.created_at, s.id LIMIT 500
-    """, [parent["user_id"], parent["tool"], parent["hail_id"], reader and reader["id"]])
+    """, [*(parent[name] for name in ("user_id", "tool", "hail_id", "team_id")), reader and reader["id"]])
     return [summary(row) for row in rows]
 
 
@@ -2344,7 +2345,7 @@ def window(db, row):
     cached(f"{row['id']}.{row['revision']}.{row['event_count']}.{sha256(request.query_string.encode()).hexdigest()[:16]}")
     limit = query_number("limit", 200, 1, 500)
     answer = {"total": row["event_count"], "revision": row["revision"]}
-    start = query_number("from", 0, 0, LARGEST)
+    start = query_number("from", 0, 0, row["event_count"])
     if query("around"):
         answer["found"] = found = find_event(db, row, query("around"))
         start = reach_back(db, row, found, limit // 2, 2)

@@ -16,7 +16,7 @@ export async function show(view, { query }) {
     if (key) return showKey(view, key, next);
     if (invite && user()) return showInvitation(view, invite);
     const health = await get("/api/health");
-    if (health.setup_required) return showRegistration(view, { health, token: setup, first: true });
+    if (health.first_user) return showRegistration(view, { health, token: setup, first: true });
     if (user() && !invite) return go(next, { replace: true });
     return showBoth(view, health, invite, next);
 }
@@ -70,7 +70,7 @@ const loginForm = () => html`
         <button>${t("nav.login")}</button></form>`;
 
 function registerForm({ health, token, first }) {
-    const asksToken = token || health.registration !== "open";
+    const asksToken = token || (first ? health.setup_required : health.registration !== "open");
     return html`
         <form class="door" data-form="register"><h1>${first ? t("setup") : token ? t("invited") : t("register")}</h1>
             <p class="quiet">${first ? t("setup.hint") : t("register.hint")}</p>

@@ -93,8 +93,8 @@ async function start() {
     listenToKeys();
     takeInvitation();
     const health = await get("/api/health").catch(() => ({}));
-    if (!health.setup_required) await loadUser().catch(() => null);
-    if (health.setup_required && location.pathname !== "/login") history.replaceState({}, "", "/login");
+    if (!health.first_user) await loadUser().catch(() => null);
+    if (health.first_user && location.pathname !== "/login") history.replaceState({}, "", "/login");
     await show();
 }
 

@@ -43,40 +43,40 @@ def commands():
 
 
 class TheReadmeIsRight(unittest.TestCase):
-    def in_each_language(self):
-        for name in LANGUAGES:
-            with self.subTest(name):
-                yield name
-
     def test_the_api_table_has_every_route_and_no_other(self):
         served = {(route["method"], route["path"]) for route in opensession.list_routes()["routes"]}
-        for name in self.in_each_language():
-            table = next(rows for rows in tables(name) if rows[0][0] == "GET")
-            self.assertEqual({(row[0], code(row[1])) for row in table}, served)
+        for name in LANGUAGES:
+            with self.subTest(name):
+                table = next(rows for rows in tables(name) if rows[0][0] == "GET")
+                self.assertEqual({(row[0], code(row[1])) for row in table}, served)
 
     def test_the_server_table_has_every_setting_with_its_default(self):
         known = {setting: default for setting, (default, _) in opensession.SETTINGS.items()}
-        for name in self.in_each_language():
-            table = table_of(name, "`PORT`")
-            self.assertEqual({code(row[0]): code(row[1]) for row in table}, known)
+        for name in LANGUAGES:
+            with self.subTest(name):
+                table = table_of(name, "`PORT`")
+                self.assertEqual({code(row[0]): code(row[1]) for row in table}, known)
 
     def test_the_daemon_table_has_every_key_with_its_default(self):
         known = {f"{section}.{key}": json.dumps(value)
                  for section, keys in daemon.DEFAULTS.items() for key, value in keys.items()}
-        for name in self.in_each_language():
-            table = table_of(name, "`server.url`")
-            self.assertEqual({code(row[0]): code(row[1]) for row in table}, known)
+        for name in LANGUAGES:
+            with self.subTest(name):
+                table = table_of(name, "`server.url`")
+                self.assertEqual({code(row[0]): code(row[1]) for row in table}, known)
 
     def test_the_command_table_has_every_command(self):
-        for name in self.in_each_language():
-            table = table_of(name, "`run`")
-            self.assertEqual({code(row[0]).split()[0] for row in table}, commands())
+        for name in LANGUAGES:
+            with self.subTest(name):
+                table = table_of(name, "`run`")
+                self.assertEqual({code(row[0]).split()[0] for row in table}, commands())
 
     def test_the_tool_table_has_every_tool(self):
         known = {tool.name: tool.title for tool in daemon.TOOLS.values()}
-        for name in self.in_each_language():
-            table = next(rows for rows in tables(name) if any(code(row[1]) == "codex" for row in rows))
-            self.assertEqual({code(row[1]): row[0] for row in table}, known)
+        for name in LANGUAGES:
+            with self.subTest(name):
+                table = next(rows for rows in tables(name) if any(code(row[1]) == "codex" for row in rows))
+                self.assertEqual({code(row[1]): row[0] for row in table}, known)
 
     def test_the_page_knows_every_tool(self):
         listed = (ROOT / "static" / "tools.js").read_text("utf-8")
@@ -84,21 +84,23 @@ class TheReadmeIsRight(unittest.TestCase):
             self.assertRegex(listed, rf'"?{re.escape(tool.name)}"?: \["{re.escape(tool.title)}"')
 
     def test_files_that_are_named_are_there(self):
-        for name in self.in_each_language():
-            text = (ROOT / name).read_text("utf-8")
-            linked = re.findall(r"\]\(([\w./-]+)\)", text)
-            named = re.findall(r"`((?:static|tests|deploy|docs|fixtures|slow|browser|vendor)/[\w./-]*)`", text)
-            shown = re.findall(r"^    cp (\S+) ", text, re.MULTILINE)
-            inside = {"fixtures/": "tests", "slow/": "tests", "browser/": "tests", "vendor/": "static"}
-            for path in {*linked, *named, *shown}:
-                folder = next((parent for start, parent in inside.items() if path.startswith(start)), "")
-                self.assertTrue((ROOT / folder / path).exists(), path)
+        for name in LANGUAGES:
+            with self.subTest(name):
+                text = (ROOT / name).read_text("utf-8")
+                linked = re.findall(r"\]\(([\w./-]+)\)", text)
+                named = re.findall(r"`((?:static|tests|deploy|docs|fixtures|slow|browser|vendor)/[\w./-]*)`", text)
+                shown = re.findall(r"^    cp (\S+) ", text, re.MULTILINE)
+                inside = {"fixtures/": "tests", "slow/": "tests", "browser/": "tests", "vendor/": "static"}
+                for path in {*linked, *named, *shown}:
+                    folder = next((parent for start, parent in inside.items() if path.startswith(start)), "")
+                    self.assertTrue((ROOT / folder / path).exists(), path)
 
     def test_make_targets_that_are_named_are_there(self):
         rules = set(re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-        for name in self.in_each_language():
-            named = re.findall(r"(?:^    |`|&& )make ([a-z./]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
-            self.assertLessEqual(set(named), rules)
+        for name in LANGUAGES:
+            with self.subTest(name):
+                named = re.findall(r"(?:^    |`|&& )make ([a-z./]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+                self.assertLessEqual(set(named), rules)
 
 
 class TheTwoReadmesAgree(unittest.TestCase):

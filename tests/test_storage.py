@@ -303,7 +303,7 @@ class FullAndReadOnlyDisks(ServerCase):
         return statuses
 
     def test_a_full_disk_is_507_until_there_is_room_again(self):
-        with small_disk("12m") as disk:
+        with small_disk("8m") as disk:
             self.restart(OPENSESSION_DATA_DIR=str(disk / "data"))
             ada = self.register("ada")
             statuses = self.fill(ada)

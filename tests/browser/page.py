@@ -142,6 +142,10 @@ class PageCase(unittest.TestCase):
 
     see = one
 
+    def drawn(self):
+        """Wait until a view stands in the page."""
+        self.see("main .view > :not(.loading)")
+
     def gone(self, css):
         self.until(lambda: not self.all(css), f"no {css}")
 

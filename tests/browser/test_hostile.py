@@ -78,7 +78,8 @@ class HostileText(PageCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.key = call(cls.address, "POST", "/api/register", {"nickname": "ada"})["api_key"]
+        ada = call(cls.address, "POST", "/api/register", {"nickname": "ada"})
+        cls.key, cls.team = ada["api_key"], ada["team_id"]
 
     def upload(self, payload):
         events = list(events_with(payload))
@@ -86,7 +87,7 @@ class HostileText(PageCase):
                               attributes={"git_branch": payload, "project": payload, "cwd": payload,
                                           "unknown_types": {payload: 3}, "redactions": {payload: 2}, "bad_lines": 1})
         session["agent"].update(model=payload, provider=payload, tool_version=payload)
-        return call(self.address, "POST", "/api/sessions", {"session": session}, key=self.key)["id"]
+        return call(self.address, "POST", "/api/sessions", {"session": session, "team_id": self.team}, key=self.key)["id"]
 
     def open_all(self):
         """Unfold whatever can be unfolded."""
@@ -161,5 +162,5 @@ class HostileText(PageCase):
                      "/session/%3Cimg%20src=x%20onerror=alert(1)%3E", "/teams/..%2F..%2Fapi", "/session/x#e=\"><img src=x onerror=alert(1)>",
                      "/login?next=javascript:alert(1)", "/login?next=//evil.example", "/login?next=/\\evil.example", "/#invite=<script>alert(1)</script>"):
             self.go(path)
-            self.gone(".loading")
+            self.drawn()
             self.assertTrue(self.driver.current_url.startswith(self.address + "/"), path)

@@ -231,7 +231,7 @@ class Looks(SampleCase):
         for path in (*self.PAGES, f"/session/{session['id']}", f"/teams/{team}"):
             with self.subTest(path):
                 self.go(path)
-                self.gone(".loading")
+                self.drawn()
                 self.run_js("document.querySelectorAll('details').forEach(details => { details.open = true; })")
                 self.assertLessEqual(self.run_js("return document.documentElement.scrollWidth"), 390)
 
@@ -254,7 +254,7 @@ class Looks(SampleCase):
             for path in (*self.PAGES, "/nowhere"):
                 with self.subTest(language=language, path=path):
                     self.go(path)
-                    self.gone(".loading")
+                    self.drawn()
                     self.assertNotRegex(self.text, r"(?m)^(nav|error|count|keys?|team|upload|list|start)\.\w+$")
 
     def test_dark_is_dark_whether_chosen_or_the_system_s(self):

@@ -123,14 +123,14 @@ class ALongSession(PageCase):
     def number_in_sight(self, number):
         return self.see(".reader article", f"This is number {number}.")
 
-    def drawn(self):
+    def articles(self):
         return len(self.all(".reader article"))
 
     def test_only_a_part_of_it_is_drawn_at_first(self):
         self.sign_in(self.key)
         self.go(f"/session/{self.session}")
         self.number_in_sight(0)
-        self.assertLess(self.drawn(), 900)
+        self.assertLess(self.articles(), 900)
 
     def test_scrolling_down_loads_the_whole_of_it(self):
         self.sign_in(self.key)
@@ -142,7 +142,7 @@ class ALongSession(PageCase):
             return f"This is number {self.EVENTS - 1}." in self.run_js("return document.querySelector('.pages').lastElementChild.lastElementChild.textContent")
         self.until(at_end, "the last event", seconds=30)
         self.see(".reader .over")
-        self.assertLess(self.drawn(), self.EVENTS)
+        self.assertLess(self.articles(), self.EVENTS)
 
     def test_the_end_is_one_click_away_and_so_is_the_start(self):
         self.sign_in(self.key)
@@ -156,7 +156,7 @@ class ALongSession(PageCase):
         self.sign_in(self.key)
         self.go(f"/session/{self.session}#e={self.events[777]['event_id']}")
         self.assertIn("This is number 777.", self.see("article.marked").text)
-        self.assertLess(self.drawn(), 900)
+        self.assertLess(self.articles(), 900)
         self.until(lambda: self.see(".where").text.startswith("7"), "the position")
 
     def test_text_that_was_cut_is_fetched_whole(self):

@@ -71,6 +71,11 @@ class LargeSessions(unittest.TestCase):
 
     def setUp(self):
         forget_peak(self.server)
+        self.before = memory(self.server)
+
+    def growth(self):
+        """How many MB this test has made the server grow."""
+        return (memory(self.server) - self.before) / MIB
 
     @classmethod
     def call(cls, method, path, body=None, **more):
@@ -92,17 +97,17 @@ class LargeSessions(unittest.TestCase):
         print(f"windows {min(times[:10]) * 1000:.0f}-{max(times[:10]) * 1000:.0f} ms, around {times[10] * 1000:.0f} ms, "
               f"last event {times[11] * 1000:.0f} ms, detail {times[12] * 1000:.0f} ms", file=sys.stderr)
         self.assertLess(max(times), 1)
-        self.assertLess((memory(self.server) - self.idle) / MIB, 60)
+        self.assertLess(self.growth(), 60)
 
     def test_the_whole_file_comes_back_as_it_went(self):
         seconds, answer = timed(lambda: self.call("GET", f"/api/sessions/{self.uploaded.json['id']}/raw", seconds=120))
         self.assertEqual(len(answer.body), int(answer.headers["Content-Length"]))
-        print(f"raw: {SIZE / MIB / seconds:.0f} MB/s, {(memory(self.server) - self.idle) / MIB:.0f} MB of memory", file=sys.stderr)
+        print(f"raw: {SIZE / MIB / seconds:.0f} MB/s, {self.growth():.0f} MB of memory", file=sys.stderr)
         sent = (self.folder / "large.jsonl").read_bytes().splitlines(keepends=True)[1:-1]
         self.assertEqual(hashlib.sha256(b"".join(answer.body.splitlines(keepends=True)[1:-1])).digest(), hashlib.sha256(b"".join(sent)).digest())
         chain = functools.reduce(lambda chain, line: hashlib.sha256(chain + hashlib.sha256(line.rstrip(b"\n")).digest()).digest(), sent, bytes(32))
         self.assertEqual(self.uploaded.json["chain"], chain.hex())
-        self.assertLess((memory(self.server) - self.idle) / MIB, 60)
+        self.assertLess(self.growth(), 60)
 
     def test_downloads_that_nobody_reads_hold_nobody_up(self):
         stalled = [self.stalled_download() for _ in range(4)]
@@ -114,7 +119,7 @@ class LargeSessions(unittest.TestCase):
                 self.assertLess(seconds, 2)
         seconds, answer = timed(lambda: self.call("POST", "/api/sessions", hail_file(new_session()), Content_Type="text/plain", seconds=5))
         self.assertEqual(answer.status, 201)
-        print(f"4 stalled downloads: {(memory(self.server) - self.idle) / MIB:.0f} MB of memory", file=sys.stderr)
+        print(f"4 stalled downloads: {self.growth():.0f} MB of memory", file=sys.stderr)
         for connection in stalled:
             connection.close()
 
@@ -132,10 +137,10 @@ class LargeSessions(unittest.TestCase):
             session = hail_file(new_session(f"line-{size}", events=[new_event(text="x" * (size * MIB))]))
             seconds, answer = timed(lambda: self.call("POST", "/api/sessions", session, Content_Type="application/jsonl"))
             self.assertEqual(answer.status, status, answer)
-            print(f"a line of {size} MB: {answer.status} in {seconds:.1f} s, {(memory(self.server) - self.idle) / MIB:.0f} MB of memory", file=sys.stderr)
+            print(f"a line of {size} MB: {answer.status} in {seconds:.1f} s, {self.growth():.0f} MB of memory", file=sys.stderr)
         window = self.call("GET", f"/api/sessions/{answer.json['id']}/events")
         self.assertEqual(window.json["events"][0]["content"]["blocks"][0]["full_size"], 30 * MIB)
         self.assertLess(len(window.body), 100_000)
         whole = self.call("GET", f"/api/sessions/{answer.json['id']}/events/0")
         self.assertEqual(len(whole.json["content"]["blocks"][0]["text"]), 30 * MIB)
-        self.assertLess((memory(self.server) - self.idle) / MIB, 400)
+        self.assertLess(self.growth(), 400)
