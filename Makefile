@@ -13,7 +13,7 @@ run: .venv/server             ## serve ./data; the settings are environment vari
 	$(PY) opensession.py
 
 demo: .venv/server            ## a throw-away server with sample sessions, or with those of CORPUS=dir
-	$(PY) tests/demo.py $(CORPUS)
+	$(PY) tests/demo.py "$(CORPUS)"
 
 test: .venv/tests             ## every fast test
 	$(PYTEST) --ignore tests/slow --ignore tests/browser tests

@@ -78,6 +78,7 @@ def saved_key(home):
 
 
 def main(corpus=SAMPLES):
+    corpus = os.path.expanduser(corpus)
     if not Path(corpus).exists():
         sys.exit(f"There is no {corpus}.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

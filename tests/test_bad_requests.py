@@ -338,7 +338,7 @@ class BrokenSessions(BadCase):
             for form in ("object", "lines"):
                 if form == "lines" and re.search("[\ud800-\udfff]", text):
                     continue        # no file can hold it
-                with self.subTest(text[:20], form=form):
+                with self.subTest(ascii(text[:20]), form=form):
                     body = hail_file(session) if form == "lines" else None
                     answer = (self.ada.post("/api/sessions", body=body, type="text/plain") if body
                               else self.ada.post("/api/sessions", {"session": session}))

@@ -159,7 +159,7 @@ class HostileText(PageCase):
     def test_in_the_address_it_stays_text(self):
         self.sign_in(self.key)
         for path in ("/?q=<img src=x onerror=alert(1)>&project=\"><script>alert(1)</script>&user=<svg onload=alert(1)>",
-                     "/session/%3Cimg%20src=x%20onerror=alert(1)%3E", "/teams/..%2F..%2Fapi", "/session/x#e=\"><img src=x onerror=alert(1)>",
+                     "/session/%3Cimg%20src=x%20onerror=alert(1)%3E", "/teams/%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/session/x#e=\"><img src=x onerror=alert(1)>",
                      "/login?next=javascript:alert(1)", "/login?next=//evil.example", "/login?next=/\\evil.example", "/#invite=<script>alert(1)</script>"):
             self.go(path)
             self.drawn()
