@@ -38,6 +38,7 @@ import math
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -51,14 +52,16 @@ import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
+import zlib
 from bisect import bisect_right
 from collections import Counter, deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
 from functools import lru_cache
-from hashlib import sha256
+from hashlib import md5, sha256
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -164,18 +167,22 @@ def add_synced(settings, synced):
 
 def read_settings(path):
     """The checked content of one settings file, {} where there is none."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error}).") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: not valid TOML: {error}.") from None
+    text, data = read_toml(path)
     warn_if_readable_by_others(path, data)
     return {section: keys for section, keys in checked_sections(path, text, data) if keys}
+
+
+def read_toml(path):
+    """(text, content) of a TOML file; empty where there is none."""
+    try:
+        text = path.read_text("utf-8-sig")
+        return text, tomllib.loads(text)
+    except FileNotFoundError:
+        return "", {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({error}).") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}.") from None
 
 
 def checked_sections(path, text, data):
@@ -291,11 +298,11 @@ def is_loopback(host):
     return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
-def collects(settings, name):
-    """Whether a tool is switched on."""
+def collects(settings, name, named=False):
+    """Whether a tool is switched on.  `named`: somebody named a path of it, which says more than a watcher."""
     if name.lower() in (excluded.lower() for excluded in settings["privacy"]["exclude_tools"]):
         return False
-    watched = settings["watchers"].get(name.replace("-", "_"), True)
+    watched = named or settings["watchers"].get(name.replace("-", "_"), True)
     return settings["tools"].get(name, watched)
 
 
@@ -722,8 +729,20 @@ def language_of(path):
 
 def unified_diff(old, new, path):
     """The unified diff between two texts, with three lines of context; "" where they are equal."""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{path}", f"b/{path}", lineterm="")
-    return "\n".join(lines)
+    return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), *diff_names(path), lineterm=""))
+
+
+def diff_of(path, hunks, target=None):
+    """A unified diff from hunks that a tool recorded, each a text; "" without hunks."""
+    before, after = diff_names(path, target)
+    return "\n".join([f"--- {before}", f"+++ {after}", *hunks]) if hunks else ""
+
+
+def diff_names(path, target=None):
+    """The two names in the head of a diff.  A whole path stands as it is: behind a/ no home folder would be recognised."""
+    if re.match(r"[/\\~]|[A-Za-z]:", path):
+        return path, target or path
+    return f"a/{path}", f"b/{target or path}"
 
 
 def utc(value):
@@ -1835,8 +1854,7 @@ def claude_patch(detail, path):
         if lines:
             old, count, new, now = (whole(hunk.get(key)) for key in ("oldStart", "oldLines", "newStart", "newLines"))
             hunks.append("\n".join([f"@@ -{old},{count} +{new},{now} @@", *lines]))
-    path = path.lstrip("/")
-    return "\n".join([f"--- a/{path}", f"+++ b/{path}", *hunks]) if hunks else ""
+    return diff_of(path, hunks)
 
 
 def claude_wanted_diff(given, path):
@@ -1844,7 +1862,7 @@ def claude_wanted_diff(given, path):
     edits = claude_list(claude_dict(given).get("edits")) or [given]
     pairs = [(claude_text(edit, "old_string"), claude_text(edit, "new_string") or claude_text(edit, "new_source"))
              for edit in edits]
-    return "\n".join(filter(None, (unified_diff(old, new, path.lstrip("/")) for old, new in pairs)))
+    return "\n".join(filter(None, (unified_diff(old, new, path) for old, new in pairs)))
 
 
 def claude_duration(file, call, detail):
@@ -3229,7 +3247,7 @@ def codex_diff(path, target, text):
     """Hunks with the two lines that name the file; "" without hunks."""
     if not text.strip() or text.startswith("--- "):
         return text.strip()
-    return f"--- a/{path}\n+++ b/{target or path}\n{text}"
+    return diff_of(path, [text], target)
 
 
 def codex_changes(changes):
@@ -3569,6 +3587,6943 @@ def parse_codex(source):
     session.events = codex_events(path, CodexThread(session, look))
     yield session
 # ---------------------------------------------------------------------------
+# For the sections below: a transcript of calls and results, and databases
+# ---------------------------------------------------------------------------
+
+
+class Transcript:
+    """A session while it is read: calls that wait for their results, and the account of usage.
+
+    `tools` is {tool name: (event kind, its field, keys of the input that fill it)}."""
+
+    OPEN_CALLS = 200            # how many calls may wait for their results
+
+    def __init__(self, session, tools=None):
+        self.session = session
+        self.tools = tools or {}
+        self.calls = {}         # call id -> (its events, input), of calls without a result
+        self.names = {}         # call id -> tool name, of every call
+        self.anchors = {}       # task id or None -> first event of the current response, which waits for its usage
+        self.owed = {}          # task id or None -> [(counts, model)] that came before the response itself
+        self.total = {}         # counts of the whole session, where no response tells its own
+        self.model = None       # of the current response
+        self.usage = {"raw_input": 0, "raw_output": 0, "input": 0, "output": 0, "cache_read": 0, "cache_write": 0,
+                      "reasoning": 0, "responses": 0, "duplicates_removed": 0, "replayed": 0}
+
+
+def transcript_prompt(transcript, event_id, at, blocks, **more):
+    """What a person asked; the first gives the session its title."""
+    transcript_close(transcript)
+    texts = [block["text"] for block in blocks if block["type"] == "Text"]
+    transcript.session.prompt = transcript.session.prompt or "\n".join(texts).strip() or None
+    return transcript.session.event("UserMessage", event_id, at, blocks, **more)
+
+
+def transcript_say(transcript, kind, event_id, at, blocks, task=None, attributes=None, **data):
+    """An event of the model's.  The first one of a response waits for its usage."""
+    attributes = dict(attributes or {})
+    if transcript.model and kind in ("AgentMessage", "Thinking"):
+        attributes.setdefault("model", transcript.model)
+    event = transcript.session.event(kind, event_id, at, blocks, task=task, attributes=attributes, **data)
+    for counts, model in transcript.owed.pop(task, ()):
+        transcript_put_usage(transcript, event, counts, model)
+    if task not in transcript.anchors:
+        transcript.anchors[task] = event
+        transcript.session.hold(event)
+    return event
+
+
+def transcript_notice(transcript, event_id, at, text, meta, **attributes):
+    """What the program says; nothing if that is blank."""
+    if text.strip():
+        transcript.session.event("SystemMessage", event_id, at, [text_block(text.strip())],
+                                 attributes={"meta": meta, **attributes})
+
+
+def transcript_close(transcript, task=None):
+    """The current response is over: nothing waits for its usage any more."""
+    event = transcript.anchors.pop(task, None)
+    if event is not None and not transcript_awaits(transcript, event):
+        transcript.session.release(event)
+
+
+def transcript_awaits(transcript, event):
+    """Whether an event still waits for its result, or for the usage of its response."""
+    waiting = itertools.chain(transcript.anchors.values(), *(events for events, _ in transcript.calls.values()))
+    return any(event is other for other in waiting)
+
+
+def transcript_usage(transcript, counts, model=None, task=None, before=False):
+    """Count the usage of one response, on its first event.
+
+    `counts` has input (all of it), output, cache_read, cache_write, reasoning.  With
+    `before`, the response is still to come."""
+    account = transcript.usage
+    account["raw_input"] += counts.get("input", 0)
+    account["raw_output"] += counts.get("output", 0)
+    if not any(counts.values()):
+        return
+    account["responses"] += 1
+    event = transcript.anchors.get(task)
+    if event is not None and not before and transcript.session.waiting(event):
+        transcript_put_usage(transcript, event, counts, model)
+    elif before:
+        transcript.owed.setdefault(task, []).append((counts, model))
+    else:
+        event = transcript.session.event("Custom", f"usage-{account['responses']}", kind="usage", task=task)
+        transcript_put_usage(transcript, event, counts, model)
+
+
+def transcript_put_usage(transcript, event, counts, model=None):
+    """Put counts on an event and into the account."""
+    attributes = event.setdefault("attributes", {})
+    for part in ("input", "output", "cache_read", "cache_write", "reasoning"):
+        count = counts.get(part, 0)
+        transcript.usage[part] += count
+        if count:
+            attributes[f"{part}_tokens"] = attributes.get(f"{part}_tokens", 0) + count
+    if model or transcript.model:
+        attributes["model"] = model or transcript.model
+    if event.get("task_id"):
+        agents = transcript.usage.setdefault("subagents", {"input": 0, "output": 0})
+        agents["input"] += counts.get("input", 0)
+        agents["output"] += counts.get("output", 0)
+
+
+def transcript_call(transcript, call_id, at, name, given, task=None, attributes=None, known_as=None):
+    """A tool call, which is held until its result arrives; None where the id repeats a call.
+
+    `known_as` is its name in the table of tools, where that is another one."""
+    if call_id in transcript.names:
+        return None
+    given = given if given is not None else {}
+    kind, field, keys = transcript.tools.get(known_as or name, ("ToolCall", "name", ()))
+    value = next((given[key] for key in keys if as_text(as_dict(given).get(key))), None)
+    if value is None:
+        kind, field, value = "ToolCall", "name", name
+    facts = {**(attributes or {}), "tool": name}
+    if kind == "FileCreate":
+        facts["diff_lines_added"] = len(as_text(first_of(given, TRANSCRIPT_CONTENT)).splitlines())
+    event = transcript_say(transcript, kind, call_id, at, transcript_call_blocks(kind, value, given), task, facts,
+                           **{field: value})
+    transcript_await(transcript, call_id, name, [event], given)
+    return event
+
+
+def transcript_await(transcript, call_id, name, events, given):
+    """Let the events of a call wait for its result; of too many such calls the oldest is let go."""
+    transcript.names[call_id] = name
+    transcript.calls[call_id] = events, given
+    for event in events:
+        transcript.session.hold(event)
+    if len(transcript.calls) > transcript.OPEN_CALLS:
+        transcript_settle(transcript, next(iter(transcript.calls)))
+
+
+def transcript_patch(transcript, call_id, at, name, text, task=None):
+    """A call with a patch in the form of Codex: one event for each file.  Returns the first, None if there is none."""
+    changes = codex_patch_changes(text) if call_id not in transcript.names else []
+    events = []
+    for number, (kind, path, body, target) in enumerate(changes, 1):
+        create = kind == "FileCreate"
+        facts = {"tool": name, **({"moved_to": target} if target else {}),
+                 **({"diff_lines_added": len(body.splitlines())} if create else {})}
+        diff = codex_diff(path, target, body) or None if kind == "FileEdit" else None
+        events.append(transcript_say(transcript, kind, call_id if number == 1 else f"{call_id}:{number}", at,
+                                     [code_block(body, language_of(path))] * create, task, facts, path=path, diff=diff))
+    if events:
+        transcript_await(transcript, call_id, name, events, {})
+    return events[0] if events else None
+
+
+# What tools call the parts of an edit, a new file, and the remark on a command.
+TRANSCRIPT_OLD = ("oldString", "old_string", "old_str", "old_text", "oldText", "old")
+TRANSCRIPT_NEW = ("newString", "new_string", "new_str", "new_text", "newText", "new")
+TRANSCRIPT_CONTENT = ("content", "file_text", "contents", "text")
+
+
+def first_of(mapping, keys, default=None):
+    """The value of the first of these keys that a mapping has."""
+    mapping = as_dict(mapping)
+    return next((mapping[key] for key in keys if mapping.get(key) is not None), default)
+
+
+def transcript_call_blocks(kind, value, given):
+    """What is shown of a call's input."""
+    if kind == "ShellCommand":
+        about = as_text(as_dict(given).get("description"))
+        return [code_block(value, "bash")] + [text_block(about)] * bool(about)
+    if kind == "FileCreate":
+        return [code_block(as_text(first_of(given, TRANSCRIPT_CONTENT)), language_of(value))]
+    if kind == "ToolCall":
+        return [text_block(given)] if isinstance(given, str) else [json_block(given)]
+    if kind in ("FileEdit", "FileDelete"):
+        return []
+    more = {key: item for key, item in given.items() if item != value}
+    return [json_block(more)] if more else []
+
+
+def transcript_result(transcript, call_id, at, blocks, *, failed=False, exit_code=None, diff=None, duration_ms=None,
+                      event_id=None, task=None):
+    """The result of a call, which completes the call itself."""
+    name = transcript.names.get(call_id, "unknown")
+    exit_code = exit_code if type(exit_code) is int and -2**31 <= exit_code < 2**31 else None
+    call = transcript.calls[call_id][0][0] if call_id in transcript.calls else None
+    if call:
+        if duration_ms is None and at:
+            duration_ms = milliseconds_between(call["timestamp"], at)
+        transcript_settle(transcript, call_id, failed or bool(exit_code), exit_code, diff)
+    call_id = call["event_id"] if call else call_id
+    return transcript.session.event("ToolResult", event_id or f"{call_id}-result", at, blocks, task=task,
+                                    duration_ms=duration_ms, name=name, is_error=bool(failed or exit_code),
+                                    call_id=call_id or None)
+
+
+def transcript_settle(transcript, call_id, failed=False, exit_code=None, diff=None):
+    """Complete a call by what its result told, and let it go."""
+    events, given = transcript.calls.pop(call_id)
+    for event in events:
+        kind, data = event_kind(event)
+        if kind == "ShellCommand" and exit_code is not None:
+            data["exit_code"] = exit_code
+        if kind == "FileCreate" and diff:       # the file was there before
+            event["event_type"]["type"] = kind = "FileEdit"
+            event["content"]["blocks"] = []
+            event["attributes"].pop("diff_lines_added", None)
+        if kind == "FileEdit":
+            diff_of_edit = diff or data.pop("diff", None) or wanted_diff(given, data["path"])
+            if diff_of_edit and failed:         # wanted, but not done: it must not count as changed lines
+                event["content"]["blocks"].append(code_block(diff_of_edit, "diff"))
+            elif diff_of_edit:
+                data["diff"] = diff_of_edit
+        if not transcript_awaits(transcript, event):
+            transcript.session.release(event)
+
+
+def wanted_diff(given, path):
+    """The diff that the input of an edit asks for, "" where it has none; the lines' numbers are not known."""
+    edits = as_list(as_dict(given).get("edits")) or [given]
+    pairs = [(as_text(first_of(edit, TRANSCRIPT_OLD)), as_text(first_of(edit, TRANSCRIPT_NEW))) for edit in edits]
+    return "\n".join(filter(None, (unified_diff(old, new, path) for old, new in pairs)))
+
+
+NUMBERED_LINE = re.compile(r"\s*(\d{1,7})(?:→|\t|[:|] ?)(.*)")
+
+
+def numbered_code(text):
+    """A file as tools print it, with numbered lines, as code that starts at the first of them; else as it is."""
+    lines = text.split("\n")
+    numbered = [NUMBERED_LINE.fullmatch(line) for line in lines]
+    if not all(numbered[:3]) or any(int(match[1]) != int(numbered[0][1]) + place
+                                    for place, match in enumerate(numbered[:3])):
+        return code_block(text)
+    code = "\n".join(match[2] if match else line for match, line in zip(numbered, lines))
+    return code_block(code, None, int(numbered[0][1]))
+
+
+def milliseconds_between(first, last):
+    """Whole milliseconds from one timestamp to another, at least 0."""
+    passed = datetime.fromisoformat(last) - datetime.fromisoformat(first)
+    return max(0, round(passed.total_seconds() * 1000))
+
+
+def transcript_events(transcript, records, step, finish=None):
+    """Yield a session's events: step(record) for each of `records`, finish(), then what is left.  The last facts follow."""
+    session = transcript.session
+    for record in records:
+        step(record)
+        yield from session.settled()
+    if finish:
+        finish()
+    for call_id in list(transcript.calls):
+        transcript_settle(transcript, call_id)
+    for task, owed in transcript.owed.items():
+        for number, (counts, model) in enumerate(owed, 1):
+            event = session.event("Custom", f"usage-{task or 'session'}-{number}", kind="usage", task=task)
+            transcript_put_usage(transcript, event, counts, model)
+    if any(transcript.total.values()) and (session.prompt or session.opening):
+        transcript.anchors.clear()
+        transcript_usage(transcript, transcript.total)
+    yield from session.rest()
+    session.model = session.model or transcript.model
+    session.attributes["usage"] = transcript.usage
+
+
+def only_if_any(session, events):
+    """[session] with these events, or [] where there are none: nothing was said or done in it."""
+    first = next(events, None)
+    if first is None:
+        return []
+    session.events = itertools.chain([first], events)
+    return [session]
+
+
+def file_path(uri):
+    """The path of a file: address, percent-decoded; of other addresses what follows the host."""
+    try:
+        path = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
+    except ValueError:
+        return uri
+    return path[1:] if re.match(r"/[A-Za-z]:", path) else path
+
+
+# Databases ------------------------------------------------------------------
+
+SQLITE_HEAD = b"SQLite format 3\0"
+# Damage can even be in the text of the error, which Python then cannot decode.
+DATABASE_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+
+
+@contextmanager
+def open_database(path):
+    """A read-only connection to a SQLite file that its program may be writing to, or None where it is none.
+
+    Rows are dicts.  Raises OSError where the file is locked or cannot be read."""
+    with open_regular(path) as file:
+        sound = file.read(len(SQLITE_HEAD)) == SQLITE_HEAD
+    if not sound:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        connection = connect_read_only(path) or connect_read_only(copy_database(path, folder))
+        try:
+            yield connection
+        finally:
+            if connection:
+                connection.close()
+
+
+def connect_read_only(path):
+    """A connection that sees one state of the database; None where it does not open."""
+    connection = sqlite3.connect(Path(path).absolute().as_uri() + "?mode=ro", uri=True, timeout=5, isolation_level=None)
+    connection.text_factory = lambda data: clean_text(data.decode("utf-8", "replace"))
+    connection.row_factory = lambda cursor, row: {column[0]: value for column, value in zip(cursor.description, row)}
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+        return connection
+    except DATABASE_DAMAGE as error:
+        connection.close()
+        if is_locked(error):
+            raise OSError(f"{path} is locked") from error
+        return None
+
+
+def is_locked(error):
+    return "locked" in str(error) or "busy" in str(error)
+
+
+def copy_database(path, folder):
+    """Copy a database with its log, for where SQLite may not put its index beside it; returns the copy's path."""
+    for suffix in ("", "-wal"):
+        if os.path.exists(f"{path}{suffix}"):
+            shutil.copyfile(f"{path}{suffix}", os.path.join(folder, f"copy{suffix}"))
+    return os.path.join(folder, "copy")
+
+
+def database_files(path):
+    """The files of a database that change when its content does."""
+    return Path(path), Path(f"{path}-wal")
+
+
+def table_columns(connection, table):
+    """The names of a table's columns; none where there is no such table."""
+    return [row["name"] for row in query(connection, f"SELECT name FROM pragma_table_info('{table}')")]
+
+
+def query(connection, sql, values=(), session=None):
+    """Yield the rows of a statement as dicts.  Damage ends them, and counts as a bad line of `session`."""
+    try:
+        yield from connection.execute(sql, values)
+    except DATABASE_DAMAGE as error:
+        if is_locked(error):
+            raise OSError(str(error)) from error
+        if session:
+            session.bad_lines += 1
+
+
+def column_list(connection, table, wanted):
+    """The wanted columns of a table for a SELECT, NULL for those that this version has not."""
+    there = set(table_columns(connection, table))
+    return ", ".join(name if name in there else f"NULL AS {name}" for name in wanted)
+
+
+def json_value(text):
+    """The JSON value in a column or a string, or None."""
+    if isinstance(text, str):
+        text = text.encode("utf-8", "replace")
+    return load_json(text) if isinstance(text, bytes) else None
+
+
+# JSON files that are rewritten as a whole --------------------------------------
+
+JSON_BETWEEN = re.compile(r"[ \t\r\n,:]*")
+JSON_RESTART = re.compile(r"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
+
+
+def json_parts(path, session, lists, mark, limit=MAX_LINE):
+    """Yield (key, value) of the members of a JSON file's object; of lists under a key in `lists`,
+    (key, item) one after another.  A file that is a list gives (None, item).
+
+    Such a file may be caught half written or be damaged: what stands before is given, and after
+    it list items again from the first object with the key `mark`.  Damage, and a file above
+    `limit` bytes, count as bad lines."""
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        session.bad_lines += 1
+        return
+    unsafe = any(sign in data for sign in UNSAFE_ESCAPES)
+    text = data.decode("utf-8-sig", "replace")
+    del data                        # a big file need not lie in memory twice
+    parts = json_members(text, session, lists, mark)
+    yield from ((key, clean_value(value)) for key, value in parts) if unsafe else parts
+
+
+def json_members(text, session, lists, mark):
+    """json_parts of a text."""
+    place = JSON_BETWEEN.match(text).end()
+    if text[place:place + 1] == "[":
+        yield from json_items(text, place + 1, session, None, mark)
+        return
+    if text[place:place + 1] != "{":
+        session.bad_lines += bool(text.strip("\0 \t\r\n"))
+        return
+    place += 1
+    while (place := JSON_BETWEEN.match(text, place).end()) < len(text) and text[place] != "}":
+        key, after = json_next(text, place)
+        if isinstance(key, str):
+            start = JSON_BETWEEN.match(text, after).end()
+            if key in lists and text[start:start + 1] == "[":
+                place = yield from json_items(text, start + 1, session, key, mark)
+                continue
+            value, after = json_next(text, start)
+        if isinstance(key, str) and after is not None:
+            yield key, value
+            place = after
+            continue
+        session.bad_lines += 1
+        listed = re.compile(rf'"({"|".join(map(re.escape, lists))})"\s*:\s*\[').search(text, place)
+        if not listed:
+            return
+        place = yield from json_items(text, listed.end(), session, listed[1], mark)
+
+
+def json_items(text, place, session, key, mark):
+    """Yield (key, item) of a list from `place` on; return where it ends."""
+    while (place := JSON_BETWEEN.match(text, place).end()) < len(text) and text[place] != "]":
+        item, end = json_next(text, place)
+        if end is None:
+            session.bad_lines += 1
+            item, end = json_resume(text, place, mark)
+            if end is None:
+                return len(text)
+        yield key, item
+        place = end
+    return place + 1
+
+
+def json_resume(text, place, mark):
+    """(item, end) of the next whole object behind damage, if it is of the list and not of what was damaged."""
+    for restart in itertools.islice(JSON_RESTART.finditer(text, place), 1000):
+        item, end = json_next(text, restart.end())
+        if end is not None and mark in item:
+            return item, end
+    return None, None
+
+
+def json_next(text, place):
+    """(value, end) of the JSON value at a place; (None, None) where there is none."""
+    try:
+        return JSON_DECODER.raw_decode(text, place)
+    except (ValueError, RecursionError, TypeError):
+        return None, None
+
+
+# Where editors keep what their extensions write ---------------------------------
+
+EDITORS = ("Code", "Code - Insiders", "VSCodium", "Cursor", "Windsurf")
+EDITOR_SERVERS = (".vscode-server", ".vscode-server-insiders", ".cursor-server", ".windsurf-server")
+
+
+def editor_folders(env, home):
+    """The User folders of VS Code and its kin on Linux, macOS and Windows, and of their servers."""
+    bases = (Path(env.get("XDG_CONFIG_HOME") or home / ".config"), home / "Library" / "Application Support",
+             Path(env.get("APPDATA") or home / "AppData" / "Roaming"))
+    return ([base / name / "User" for base in bases for name in EDITORS]
+            + [home / name / "data" / "User" for name in EDITOR_SERVERS])
+
+
+SEARCH_MARKS = (re.compile(r"(?:<{5,9}|-{5,9}) ?SEARCH\b"), re.compile(r"={5,9}\s*$"),
+                re.compile(r"(?:>{5,9}|\+{5,9}) ?REPLACE\b"))
+SEARCH_PLACE = re.compile(r":\w+:.*|-{5,9}")
+
+
+def search_replace_pairs(text):
+    """[(old, new)] of the SEARCH/REPLACE blocks in a text; line numbers that some tools put first are left out."""
+    pairs, sides, stage = [], ([], []), 0
+    for line in text.splitlines(keepends=True):
+        if SEARCH_MARKS[stage].match(line):
+            stage = (stage + 1) % 3
+            if stage == 0:
+                pairs.append(("".join(sides[0]), "".join(sides[1])))
+                sides = ([], [])
+        elif stage == 2 or stage == 1 and (sides[0] or not SEARCH_PLACE.match(line)):
+            sides[stage - 1].append(line)
+    return pairs
+
+
+# What content and tools look like in most formats --------------------------------
+
+def shown_blocks(content, session=None):
+    """Content as blocks: a text, or a list of texts, text parts and images of any provider's form; other
+    parts as JSON, counted as unknown."""
+    blocks = []
+    for part in claude_blocks({"content": content}):
+        source = as_dict(part.get("source"))
+        data = as_text(part.get("data")) or as_text(source.get("data"))
+        media = as_text(first_of(part, ("mimeType", "mime_type", "mediaType"))) or as_text(source.get("media_type"))
+        url = as_text(part.get("image_url")) or as_text(as_dict(part.get("image_url")).get("url"))
+        if isinstance(part.get("text"), str):
+            blocks += [text_block(part["text"])] * bool(part["text"].strip())
+        elif data and media.startswith("image/"):
+            blocks.append(image_block(media, data))
+        elif url or part.get("type") == "image":
+            blocks += codex_images([url]) or [text_block("[image]")]
+        else:
+            blocks.append(json_block(part))
+            if session:
+                count_unknown(session, f"block {part.get('type')}")
+    return blocks
+
+
+def files_of(root, fits=lambda name: True):
+    """The path that `root` is, or the paths of the files below it whose names fit, as texts."""
+    return [str(root)] if os.path.isfile(root) else [entry.path for entry in walk(str(root)) if fits(entry.name)]
+
+
+def open_call(transcript, call_id):
+    """(kind, data) of the first event of a call without a result yet; ("", {}) of others."""
+    return event_kind(transcript.calls[call_id][0][0]) if call_id in transcript.calls else ("", {})
+
+
+def result_blocks(call, blocks):
+    """What a call (kind, data) gave: texts that were read or printed are code."""
+    kind, data = call
+    if kind not in ("FileRead", "ShellCommand"):
+        return blocks
+    language = language_of(data["path"]) if kind == "FileRead" else None
+    return [code_block(block["text"], language) if block["type"] == "Text" else block for block in blocks]
+
+
+def count_unknown(session, kind):
+    """Count a part of a record that we do not know, like unknown records are counted."""
+    session.unknown[kind[:80]] = session.unknown.get(kind[:80], 0) + 1
+
+
+def tool_table(**kinds):
+    """{tool name: (event kind, its field, keys that fill it)} from FileRead="read view", …: the field and the
+    usual keys of a kind are the same in all tools."""
+    return {name: (kind, *TOOL_KEYS[kind]) for kind, names in kinds.items() for name in names.split()}
+
+
+TOOL_PATHS = ("path", "file_path", "filePath", "target_file", "absolute_path", "filename", "file")
+TOOL_KEYS = {
+    **dict.fromkeys(("FileRead", "FileEdit", "FileCreate", "FileDelete"), ("path", TOOL_PATHS)),
+    "CodeSearch": ("query", ("pattern", "query", "regex", "query_string")),
+    "FileSearch": ("pattern", ("pattern", "filePattern", "glob_pattern", "glob", "query", "target_directory",
+                               "dir_path", "path")),
+    "ShellCommand": ("command", ("command", "cmd")),
+    "WebSearch": ("query", ("query", "objective", "search_query")),
+    "WebFetch": ("url", ("url", "uri")),
+}
+
+
+PROVIDERS = {"claude": "anthropic", "gpt": "openai", "o1": "openai", "o3": "openai", "o4": "openai", "codex": "openai",
+             "gemini": "google", "grok": "xai", "deepseek": "deepseek", "qwen": "alibaba", "kimi": "moonshot",
+             "glm": "zhipu", "mistral": "mistral", "devstral": "mistral"}
+
+
+def provider_of(model):
+    """Who makes a model, by its name, for tools that do not say; "unknown" for other names."""
+    name = (model or "").lower().rsplit("/", 1)[-1]
+    return next((provider for start, provider in PROVIDERS.items() if name.startswith(start)), "unknown")
+# ---------------------------------------------------------------------------
+# Cursor: the editor's database, agent transcripts, and the CLI's chats
+#
+# state.vscdb (0.3x to 3.x): chat tabs of old in a workspace's ItemTable; composers with
+# their conversation inside; since _v 3 composers that list bubbles, which are rows of
+# their own.  A database holds keys for other things too, so only named keys are read.
+# ~/.cursor/projects/<slug>/agent-transcripts (jsonl, before that plain text) has neither
+# times nor results; ~/.cursor/chats/<hash>/<id>/store.db of the CLI adds title, model
+# and results where it has the same id, and is a session where there is no transcript.
+#
+# To support a new tool add a line to CURSOR_TOOLS; a block of a message, to CURSOR_BLOCKS.
+# ---------------------------------------------------------------------------
+
+CURSOR_BEGINNINGS = (b'{"role":"user","message":{"content"', b'{"role": "user", "message": {"content"')
+CURSOR_DATABASE = "state.vscdb"
+CURSOR_TABLES = ("cursorDiskKV", "ItemTable")
+CURSOR_PATHS = ("path", "target_file", "targetFile", "file_path", "relativeWorkspacePath", "relative_workspace_path",
+                "effectiveUri", "target_notebook")
+CURSOR_FOLDERS = ("target_directory", "directoryPath", "relative_workspace_path", "targetDirectory", "path")
+CURSOR_TOOLS = {
+    **dict.fromkeys(("Shell", "Bash", "run_terminal_cmd", "run_terminal_command"),
+                    ("ShellCommand", "command", ("command",))),
+    **dict.fromkeys(("Read", "read_file"), ("FileRead", "path", CURSOR_PATHS)),
+    **dict.fromkeys(("Write", "write", "create_file"), ("FileCreate", "path", CURSOR_PATHS)),
+    **dict.fromkeys(("StrReplace", "Edit", "MultiEdit", "EditNotebook", "edit_file", "search_replace", "edit_notebook",
+                     "reapply"), ("FileEdit", "path", CURSOR_PATHS)),
+    **dict.fromkeys(("Delete", "delete_file"), ("FileDelete", "path", CURSOR_PATHS)),
+    **dict.fromkeys(("Grep", "grep", "grep_search", "ripgrep_raw_search", "SemanticSearch", "codebase_search",
+                     "semantic_search_full"), ("CodeSearch", "query", ("pattern", "query", "regex"))),
+    **dict.fromkeys(("Glob", "glob_file_search", "file_search"),
+                    ("FileSearch", "pattern", ("glob_pattern", "globPattern", "pattern", "query"))),
+    **dict.fromkeys(("LS", "list_dir"), ("FileSearch", "pattern", CURSOR_FOLDERS)),
+    **dict.fromkeys(("WebSearch", "web_search"), ("WebSearch", "query", ("search_term", "searchTerm", "query"))),
+    **dict.fromkeys(("WebFetch", "web_fetch", "fetch"), ("WebFetch", "url", ("url",))),
+}
+CURSOR_TOOLS.update({f"{name}_v2": row for name, row in CURSOR_TOOLS.items() if "_" in name or name.islower()})
+# What the editor's numbers for tools mean, where no name is stored.
+CURSOR_TOOL_NUMBERS = {3: "grep_search", 5: "read_file", 6: "list_dir", 7: "edit_file", 8: "file_search",
+                       9: "codebase_search", 11: "delete_file", 12: "reapply", 15: "run_terminal_cmd", 18: "web_search"}
+
+
+# Cursor: finding files ------------------------------------------------------
+
+def cursor_roots(env, home):
+    """The editor's databases on Linux, macOS, Windows and seen from WSL, and the agents' folders."""
+    home = Path(home)
+    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    users = [config / "Cursor" / "User", home / "Library" / "Application Support" / "Cursor" / "User"]
+    if env.get("APPDATA"):
+        users.append(Path(env["APPDATA"]) / "Cursor" / "User")
+    if env.get("WSL_DISTRO_NAME"):
+        users += sorted(Path("/mnt/c/Users").glob("*/AppData/Roaming/Cursor/User"))
+    agents = [Path(env["CURSOR_CONFIG_DIR"]).expanduser()] if env.get("CURSOR_CONFIG_DIR") else [
+        home / ".cursor", config / "cursor"]
+    return [user / folder for user in users for folder in ("globalStorage", "workspaceStorage")] + [
+        agent / folder for agent in agents for folder in ("projects", "chats")]
+
+
+def cursor_sources(root):
+    """Databases and transcripts below a folder, or the one that `root` is.
+
+    A database of the editor's is one source with many sessions, as new ones appear in it
+    without a change of its folder."""
+    root = os.fspath(root)
+    if os.path.isfile(root):
+        yield cursor_source(root, cursor_stores(root))
+        return
+    depth = {"globalStorage": 0, "workspaceStorage": 1}.get(os.path.basename(root), 12)
+    transcripts, stores = {}, cursor_stores(os.path.join(root, "x"))
+    for entry in walk(root, depth):
+        if entry.name in (CURSOR_DATABASE, "store.db"):
+            yield cursor_source(entry.path, stores)
+        elif cursor_is_transcript(entry.path):
+            name = cursor_name(entry.path)
+            # The newer form before the older, <id>/<id>.jsonl before <id>.jsonl.
+            rank = (not entry.path.endswith(".jsonl"), -entry.path.count(os.sep), entry.path)
+            transcripts[name] = min(transcripts.get(name, (rank, entry.path)), (rank, entry.path))
+    yield from (cursor_source(path, stores) for _, (_, path) in sorted(transcripts.items()))
+
+
+def cursor_source(path, stores):
+    """The source of a file: a database with its log; a transcript with the CLI's database of the same id."""
+    if cursor_is_database(path):
+        return Source(path, tuple(map(str, database_files(path))))
+    store = stores.get(cursor_name(path))
+    return Source(cursor_name(path), (path, *map(str, database_files(store))) if store else (path,))
+
+
+def cursor_is_database(path):
+    return path.endswith((".vscdb", ".db"))
+
+
+def cursor_is_transcript(path):
+    """Whether a file is a transcript, by its place, or, in folders that are not Cursor's, by what it holds."""
+    if "agent-transcripts" in Path(path).parts:
+        return path.endswith((".jsonl", ".txt"))
+    return path.endswith(".jsonl") and ".cursor" not in Path(path).parts and cursor_recognise(
+        read_head(path), path)
+
+
+def cursor_name(path):
+    """The name of a transcript: its file's, or its folder's where all files are called the same.
+    Only ids name a session for good; other names go with their path."""
+    stem = os.path.basename(os.path.dirname(path)) if Path(path).stem == "transcript" else Path(path).stem
+    return stem if UUID.fullmatch(stem) else os.path.splitext(path)[0]
+
+
+def cursor_stores(path):
+    """{session id: store.db} of the CLI's chats in the same Cursor folder as a path."""
+    base = next((folder.parent for folder in Path(path).parents if folder.name in ("projects", "chats")), None)
+    return {store.parent.name: str(store) for store in sorted(base.glob("chats/*/*/store.db"))} if base else {}
+
+
+def cursor_recognise(head, path):
+    """Whether the head of an unknown file is one of Cursor's databases or transcripts."""
+    if head.startswith(SQLITE_HEAD):
+        return (b"cursorDiskKV" in head or b"ItemTable" in head and "cursor" in path.lower()
+                or b"TABLE blobs" in head and b"TABLE meta" in head)
+    if path.endswith(".txt"):
+        return "agent-transcripts" in Path(path).parts and head.lstrip().startswith((b"user:", b"assistant:"))
+    if b"\n" not in head and head.startswith(CURSOR_BEGINNINGS):
+        return True
+    records = (load_json(line) for line in head.split(b"\n", 10)[:10])
+    return any(cursor_is_record(record) for record in records if isinstance(record, dict))
+
+
+def cursor_is_record(record):
+    """Whether a record is a line of a transcript: a role and a message, and none of what other tools add."""
+    return (record.get("role") in ("user", "assistant") and "content" in as_dict(record.get("message"))
+            and not record.keys() & {"type", "uuid", "sessionId", "id", "timestamp", "created"})
+
+
+@tool("cursor", "Cursor", roots=cursor_roots, sources=cursor_sources, recognise=cursor_recognise)
+def parse_cursor(source):
+    """A transcript is one session, a database holds as many as it holds.  Raises OSError while it is locked."""
+    path = os.fspath(source.path)
+    if not cursor_is_database(path):
+        store = next((str(name) for name in source.files if str(name).endswith(".db")), None)
+        yield from cursor_transcript(path, store)
+        return
+    with open_database(path) as connection:
+        tables = [row["name"] for row in query(connection, "SELECT name FROM sqlite_master")] if connection else ()
+        if "blobs" in tables:
+            yield from cursor_chat(path, connection)
+        else:
+            yield from cursor_editor(path, connection, [table for table in CURSOR_TABLES if table in tables])
+
+
+# Cursor: the editor's database ----------------------------------------------
+
+def cursor_editor(path, connection, tables):
+    """The sessions of a state.vscdb, in the order of their keys; each is read when it is asked for."""
+    listed, parents, seen = cursor_listed(connection, tables), {}, set()
+    for table in tables:
+        keys = [row["key"] for row in query(connection, f"SELECT key FROM {table} WHERE key >= 'composerData:' "
+                                                        "AND key < 'composerData;' ORDER BY key")]
+        if keys:
+            parents.update(cursor_parents(connection, table))
+        for key in keys:
+            name = as_text(key).partition(":")[2]
+            composer = {**listed.get(name, {}), **as_dict(cursor_row(connection, table, key))}
+            seen.add(name)
+            for session in cursor_composer(path, connection, table, name, composer, parents):
+                session.stamp = cursor_stamp(connection, table, name, composer, parents)
+                yield session
+    for name, composer in listed.items():
+        if name not in seen and (as_list(composer.get("conversation")) or as_list(composer.get("bubbles"))):
+            yield from cursor_composer(path, connection, "", name, composer, parents)
+
+
+def cursor_row(connection, table, key):
+    """The JSON value of one row, None where it is broken or there is none."""
+    return next((json_value(row["value"]) for row in query(
+        connection, f"SELECT value FROM {table} WHERE key = ?", (key,))), None)
+
+
+def cursor_stamp(connection, table, name, composer, parents):
+    """What changes with a session and is cheap to tell: a bubble that is written again gets another rowid."""
+    rows = query(connection, f"SELECT count(*), max(rowid), total(rowid) FROM {table} WHERE key >= ? AND key < ?",
+                 (f"bubbleId:{name}:", f"bubbleId:{name};"))
+    said = [composer, parents.get(name), [list(row.values()) for row in rows]]
+    return sha256(json.dumps(said, sort_keys=True).encode("utf-8", "replace")).hexdigest()
+
+
+def cursor_listed(connection, tables):
+    """{id: what the lists in ItemTable say of a session}: chat tabs of old with all of their text, and composers."""
+    listed = {}
+    for key, lists in CURSOR_LISTS.items() if "ItemTable" in tables else ():
+        value = as_dict(cursor_row(connection, "ItemTable", key))
+        for entry in (entry for name in lists for entry in as_list(value.get(name)) if isinstance(entry, dict)):
+            name = first_of(entry, ("composerId", "tabId"))
+            if isinstance(name, str) and name:
+                listed.setdefault(name, {}).update(entry)
+    return listed
+
+
+CURSOR_LISTS = {
+    "workbench.panel.aichat.view.aichat.chatdata": ("tabs",),
+    "composer.composerData": ("allComposers",),
+    "composer.composerHeaders": ("allComposers", "composers"),
+}
+
+
+def cursor_parents(connection, table):
+    """{id: id of its parent} of composers that another one started."""
+    rows = query(connection, f"""SELECT key, value FROM {table} WHERE key >= 'composerData:' AND key < 'composerData;'
+                                    AND instr(CAST(value AS TEXT), '"subComposerIds":') > 0
+                                    AND instr(CAST(value AS TEXT), '"subComposerIds":[]') = 0""")
+    return {child: as_text(row["key"]).partition(":")[2] for row in rows
+            for child in as_list(as_dict(json_value(row["value"])).get("subComposerIds")) if isinstance(child, str)}
+
+
+def cursor_composer(path, connection, table, name, composer, parents):
+    """[session] of a composer; [] of a draft, or of one without messages."""
+    if composer.get("isDraft") is True:
+        return []
+    created = utc(first_of(composer, ("createdAt", "lastSendTime")))
+    session = Session("cursor", "cursor", name, created or utc(os.stat(path).st_mtime))
+    transcript = Transcript(session, CURSOR_TOOLS)
+    transcript.model = cursor_model(composer)
+    for at in (created, utc(composer.get("lastUpdatedAt"))):
+        session.seen_at(at)
+    session.title = as_text(first_of(composer, ("name", "chatTitle"))).strip() or None
+    cursor_facts(session, composer, parents.get(name))
+    bubbles = cursor_bubbles(connection, table, name, composer, session)
+    return only_if_any(session, cursor_editor_events(path, transcript, composer, bubbles))
+
+
+def cursor_editor_events(path, transcript, composer, bubbles):
+    """The events of a composer; where it was at work may be known at the end only."""
+    yield from transcript_events(transcript, bubbles, lambda bubble: cursor_bubble(transcript, bubble))
+    attributes = transcript.session.attributes
+    cwd = (cursor_uri(as_dict(composer.get("workspaceIdentifier")).get("uri"))
+           or cursor_workspace(path, transcript.session.session_id) or attributes.get("cwd"))
+    if cwd:
+        attributes["cwd"] = cwd
+
+
+def cursor_facts(session, composer, parent):
+    """What a composer says of itself.  Those that the editor does not list either are auxiliary."""
+    facts = {"git_branch": as_text(composer.get("createdOnBranch")), "source": "ide",
+             "mode": as_text(composer.get("unifiedMode")) or as_text(composer.get("forceMode")),
+             "archived": composer.get("isArchived") is True}
+    parent = parent or as_text(first_of(as_dict(composer.get("subagentInfo")), ("parentComposerId",)))
+    hidden = any(composer.get(key) is True for key in ("isArchived", "isSubagent", "isBestOfNSubcomposer"))
+    facts.update(parent_session_id=parent, session_role="auxiliary" if hidden or parent else "")
+    session.attributes.update({key: value for key, value in facts.items() if value})
+
+
+def cursor_model(record):
+    """The model that a composer or a bubble names; the editor's "default" lets it choose."""
+    model = next((name for name in (as_dict(record.get("modelConfig")).get("modelName"),
+                                    as_dict(record.get("modelInfo")).get("modelName"), record.get("modelType"))
+                  if as_text(name)), None)
+    return "auto" if model == "default" else model
+
+
+def cursor_bubbles(connection, table, name, composer, session):
+    """Yield (id, bubble) in the order of the conversation, whatever the generation."""
+    inside = as_dict(composer.get("conversationMap"))
+    for number, header in enumerate(as_list(composer.get("fullConversationHeadersOnly"))):
+        bubble_id = as_text(as_dict(header).get("bubbleId"))
+        rows = query(connection, f"SELECT value FROM {table} WHERE key = ?", (f"bubbleId:{name}:{bubble_id}",), session)
+        row = next(rows, None)
+        bubble = json_value(row["value"]) if row else inside.get(bubble_id)
+        session.bad_lines += bool(row) and row["value"] is not None and not isinstance(bubble, dict)
+        if isinstance(bubble, dict):
+            yield bubble_id or f"bubble-{number}", {"createdAt": header.get("createdAt"), **bubble}
+    whole_list = as_list(composer.get("conversation")) or as_list(composer.get("bubbles"))
+    for number, bubble in enumerate(whole_list if not composer.get("fullConversationHeadersOnly") else ()):
+        if isinstance(bubble, dict):
+            yield as_text(first_of(bubble, ("bubbleId", "id"))) or f"bubble-{number}", bubble
+
+
+# Cursor: bubbles ------------------------------------------------------------
+
+def cursor_bubble(transcript, named):
+    """Show one bubble: a prompt, or thinking, text and a tool call of the model's."""
+    name, bubble = named
+    at, text = cursor_time(bubble), cursor_text(bubble)
+    folders = [bubble.get("workspaceProjectDir"), *map(cursor_uri, as_list(bubble.get("workspaceUris")))]
+    for cwd in filter(as_text, folders):
+        transcript.session.attributes.setdefault("cwd", cwd)
+    if bubble.get("type") in (1, "user"):
+        images = codex_images([first_of(image, ("url", "data", "path")) if isinstance(image, dict) else image
+                               for image in as_list(bubble.get("images"))])
+        if text.strip() or images:
+            transcript_prompt(transcript, name, at, [text_block(text)] * bool(text.strip()) + images)
+        return
+    transcript_close(transcript)
+    transcript.model = cursor_model(bubble) or transcript.model
+    cursor_answer(transcript, name, at, bubble, text)
+    counts = as_dict(bubble.get("tokenCount"))
+    transcript_usage(transcript, {part: whole(counts.get(f"{part}Tokens")) for part in ("input", "output")})
+    transcript_close(transcript)
+
+
+def cursor_answer(transcript, name, at, bubble, text):
+    """Show what a bubble of the model's holds."""
+    thoughts = [bubble.get("thinking"), *as_list(bubble.get("allThinkingBlocks"))]
+    thoughts = [as_text(first_of(thought, ("text", "thinking"))) if isinstance(thought, dict) else as_text(thought)
+                for thought in thoughts]
+    if bubble.get("isThought") is True and not any(thoughts):
+        thoughts, text = [text], ""
+    for number, thought in enumerate(dict.fromkeys(filter(str.strip, thoughts))):
+        transcript_say(transcript, "Thinking", f"{name}-thinking-{number}", at, [text_block(thought)])
+    call = as_dict(bubble.get("toolFormerData"))
+    code = [code_block(block["content"], as_text(block.get("languageId")))
+            for block in map(as_dict, as_list(bubble.get("codeBlocks"))) if as_text(block.get("content"))]
+    if text.strip() or code and not call:
+        transcript_say(transcript, "AgentMessage", name, at, [text_block(text)] if text.strip() else code)
+    if call:
+        cursor_tool(transcript, as_text(call.get("toolCallId")).partition("\n")[0] or f"{name}-tool", at, call)
+    problem = as_text(first_of(bubble.get("errorDetails"), ("message", "error")))
+    if problem:
+        transcript_notice(transcript, f"{name}-error", at, problem, "api_error", error=True)
+
+
+def cursor_time(bubble):
+    """When a bubble was written, None where it does not say; some of its times count from the start of the editor."""
+    timing = as_dict(bubble.get("timingInfo"))
+    times = (timing.get(key) for key in ("clientRpcSendTime", "clientStartTime", "clientEndTime"))
+    at = next((time for time in times if type(time) in (int, float) and time > 1e12), None)
+    return utc(bubble.get("createdAt")) or utc(at)
+
+
+def cursor_text(bubble):
+    """The text of a bubble, under any of its names."""
+    for key in ("text", "rawText", "content", "message"):
+        if as_text(bubble.get(key)).strip():
+            return bubble[key]
+    rich = bubble.get("richText")
+    return "".join(cursor_leaves(json_value(rich) if isinstance(rich, str) else rich)).strip()
+
+
+def cursor_leaves(node, depth=0):
+    """Yield the texts of an editor's tree, with a line end behind each paragraph."""
+    node = as_dict(node)
+    if as_text(node.get("text")):
+        yield node["text"]
+    for child in as_list(node.get("children")) or [node.get("root")]:
+        if child and depth < 50:
+            yield from cursor_leaves(child, depth + 1)
+    if node.get("type") == "paragraph":
+        yield "\n"
+
+
+# Cursor: tools --------------------------------------------------------------
+
+def cursor_tool(transcript, call_id, at, call):
+    """A tool call of a bubble, which holds its result too."""
+    number = call.get("tool")
+    known = CURSOR_TOOL_NUMBERS.get(number) if type(number) is int else None
+    name = as_text(call.get("name")) or known or f"tool_{number}"
+    cursor_call(transcript, call_id, at, name, cursor_arguments(name, call))
+    status = as_text(call.get("status"))
+    failed = status in ("error", "cancelled", "rejected") or call.get("userDecision") == "rejected"
+    result = cursor_json(call.get("result"))
+    if result in (None, "", {}) and failed:
+        result = as_text(first_of(cursor_json(call.get("error")), ("clientVisibleErrorMessage", "message"))) or status
+    if result not in (None, "", {}) or status == "completed":
+        cursor_result(transcript, call_id, at, result, failed)
+
+
+def cursor_json(value):
+    """A value that may be stored as JSON text; text that is none stays text."""
+    parsed = json_value(value) if isinstance(value, str) and value[:1] in "{[" else None
+    return value if parsed is None else parsed
+
+
+def cursor_arguments(name, call):
+    """The arguments of a call: as the model wrote them, or as the editor read them, whichever names the object."""
+    found = [value for value in map(cursor_json, (call.get("rawArgs"), call.get("params"))) if value]
+    keys = CURSOR_TOOLS.get(name, ("", "", ()))[2]
+    return next((value for value in found if as_text(first_of(value, keys))), found[0] if found else {})
+
+
+def cursor_call(transcript, call_id, at, name, given):
+    """Show a call; an edit that gives no old text shows what it wants to be there."""
+    patch = given if isinstance(given, str) else as_text(first_of(given, ("patch", "input")))
+    event = transcript_patch(transcript, call_id, at, name, patch) if "*** Begin Patch" in patch else None
+    event = event or transcript_call(transcript, call_id, at, name, given)
+    wanted = as_text(first_of(given, ("code_edit", "codeEdit")))
+    if event and wanted and event_kind(event)[0] == "FileEdit":
+        event["content"]["blocks"].append(code_block(wanted, language_of(event_kind(event)[1]["path"])))
+    folder = as_text(first_of(given, ("working_directory", "cwd")))
+    if event and folder:
+        event["attributes"]["cwd"] = folder
+
+
+def cursor_result(transcript, call_id, at, result, failed=False):
+    """Show a result, and what it tells of the call."""
+    facts = as_dict(result)
+    text = result if isinstance(result, str) else as_text(first_of(
+        facts, ("output", "contents", "content", "stdout", "result", "text", "error", "message")))
+    if isinstance(result, list):
+        text = "\n".join(filter(None, (as_text(as_dict(part).get("text")) for part in result)))
+    kind, data = event_kind(transcript.calls[call_id][0][0]) if call_id in transcript.calls else ("", {})
+    if not text.strip():
+        blocks = [json_block(result)] if result else []
+    elif kind in ("FileRead", "ShellCommand", "CodeSearch", "FileSearch") and not failed:
+        blocks = [code_block(text, language_of(data["path"]) if kind == "FileRead" else None,
+                             whole(facts.get("startLineOneIndexed")))]
+    else:
+        blocks = [text_block(text)]
+    code = first_of(facts, ("exitCode", "exit_code", "exitCodeV2"))
+    transcript_result(transcript, call_id, at, blocks, failed=failed or facts.get("rejected") is True,
+                      exit_code=codex_exit_code(code), diff=cursor_diff(facts, data.get("path")))
+
+
+def cursor_diff(facts, path):
+    """The diff that the editor made of an edit, or None."""
+    hunks = []
+    for chunk in map(as_dict, as_list(as_dict(facts.get("diff")).get("chunks"))):
+        old, count, new, now = (whole(chunk.get(key)) for key in ("oldStart", "oldLines", "newStart", "newLines"))
+        if as_text(chunk.get("diffString")):
+            hunks.append(f"@@ -{old},{count} +{new},{now} @@\n{chunk['diffString']}")
+    return path and diff_of(path, hunks) or None
+
+
+# Cursor: where the work was done --------------------------------------------
+
+def cursor_uri(uri):
+    """The path of a URI, or of its {fsPath, path, external}; "" where there is none."""
+    uri = first_of(uri, ("fsPath", "external", "path")) if isinstance(uri, dict) else uri
+    if not isinstance(uri, str) or "://" not in uri:
+        return as_text(uri)
+    try:
+        return file_path(uri)
+    except ValueError:
+        return ""
+
+
+def cursor_workspace(path, name):
+    """The folder of the workspace whose own database lists a session, or that this database is of; else None."""
+    folder = Path(path).parent
+    if folder.name != "globalStorage":
+        return cursor_workspace_folder(folder)
+    for database in sorted(folder.parent.glob(f"workspaceStorage/*/{CURSOR_DATABASE}")):
+        stamp = tuple(file_size(file) for file in database_files(database)) + (os.stat(database).st_mtime_ns,)
+        if name in cursor_workspace_ids(str(database), stamp):
+            return cursor_workspace_folder(database.parent)
+    return None
+
+
+@lru_cache(maxsize=1024)
+def cursor_workspace_ids(path, _stamp):
+    """The ids of all sessions that a workspace's database names."""
+    found = set()
+    try:
+        with open_database(path) as connection:
+            rows = query(connection, """SELECT key, value FROM ItemTable WHERE key = 'composer.composerData'
+                OR key >= 'workbench.panel.composerChatViewPane' AND key < 'workbench.panel.composerChatViewPanf'
+            """) if connection else ()
+            for row in rows:
+                value = as_dict(json_value(row["value"]))
+                found.update(as_text(as_dict(item).get("composerId")) for item in as_list(value.get("allComposers")))
+                found.update(as_text(item) for item in as_list(value.get("selectedComposerIds")))
+                found.update(key.rpartition(".")[2] for key in value if key.startswith("workbench.panel.aichat.view."))
+    except OSError:
+        pass
+    return frozenset(found - {"", "hidden"})
+
+
+def cursor_workspace_folder(folder):
+    """The folder that a workspace's workspace.json names, or None."""
+    path = str(folder / "workspace.json")
+    facts = as_dict(load_json(read_head(path)))
+    return cursor_uri(first_of(facts, ("folder", "workspace", "configuration"))) or None
+
+
+def cursor_slug(name):
+    return re.sub(r"[^A-Za-z0-9]", "-", name)
+
+
+@lru_cache(maxsize=256)
+def cursor_slug_folder(slug, top=os.sep):
+    """The one existing folder that a project's slug stands for, or None where there are none or several."""
+    drive = re.match(r"([A-Za-z])-+", slug) if os.name == "nt" else None
+    found, stack, looked = [], [(f"{drive[1]}:\\", slug[drive.end():]) if drive else (top, slug)], 0
+    while stack and looked < 500 and len(found) < 2:
+        folder, rest = stack.pop()
+        looked += 1
+        try:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if entry.is_dir()]
+        except OSError:
+            continue
+        for name in sorted(names):
+            part = cursor_slug(name).lstrip("-")
+            if part and part == rest:
+                found.append(os.path.join(folder, name))
+            elif part and rest.startswith(part + "-"):
+                stack.append((os.path.join(folder, name), rest[len(part):].lstrip("-")))
+    return found[0] if len(found) == 1 else None
+
+
+def cursor_project(path, session):
+    """Set a transcript's folder: as Cursor noted it, or as the slug says if that is certain; else a name alone."""
+    parts = Path(path).parts
+    if "agent-transcripts" not in parts or session.attributes.get("cwd"):
+        return
+    place = parts.index("agent-transcripts") - 1
+    trusted = str(Path(*parts[:place + 1]) / ".workspace-trusted")
+    noted = as_text(as_dict(load_json(read_head(trusted))).get("workspacePath"))
+    cwd = noted or cursor_slug_folder(parts[place])
+    if cwd:
+        session.attributes["cwd"] = cwd
+    elif not parts[place].isdecimal():
+        session.attributes["project"] = claude_project(f"-{parts[place]}")
+
+
+# Cursor: transcripts --------------------------------------------------------
+
+CURSOR_TIME = re.compile(r"([A-Z][a-z]{2})[a-z]* (\d{1,2}), (\d{4}),? (?:at )?(\d{1,2}):(\d\d)(?::\d\d)? ?([AP]M)?"
+                         r"(?: \((?:UTC|GMT)([+-]\d{1,2})?(?::?(\d\d))?\))?")
+CURSOR_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# What Cursor puts round or beside a prompt.
+CURSOR_WRAPPED = re.compile(
+    r"\s*<(timestamp|context|attached_files|system_reminder|system-reminder|user_info|rules|git_status|project_layout|"
+    r"agent_transcripts|image_files|open_and_recently_viewed_files|agent_skills|additional_data|current_file|"
+    r"cursor_commands|mcp_file_system|manually_attached_skills)\b[^>]*>")
+
+
+def cursor_transcript(path, store):
+    """[session] of a transcript, with what the CLI's database of the same id adds."""
+    stem = os.path.basename(cursor_name(path))
+    facts = cursor_chat_facts(store) if store else {}
+    created = utc(facts.get("createdAt"))
+    session = Session("cursor", "cursor", stem, created or utc(os.stat(path).st_mtime))
+    session.seen_at(created)
+    session.title = as_text(facts.get("name")).strip() or None
+    transcript = Transcript(session, CURSOR_TOOLS)
+    transcript.model = as_text(facts.get("lastUsedModel")) or None
+    transcript.results = facts.get("results", deque())
+    folder = Path(path).parent
+    if folder.name == "subagents":
+        parent = folder.parent.name
+        session.attributes["session_role"] = "auxiliary"
+        if UUID.fullmatch(parent):
+            session.attributes["parent_session_id"] = parent
+    lines = cursor_plain_lines(path) if path.endswith(".txt") else read_records(path, session)
+    return only_if_any(session, cursor_transcript_events(path, transcript, lines))
+
+
+def cursor_transcript_events(path, transcript, lines):
+    """The events of a transcript, which ends when its file was last written."""
+    named = ((f"line-{number}", line) for number, (_, line) in enumerate(lines, 1))
+    yield from transcript_events(transcript, named, lambda pair: cursor_line(transcript, *pair))
+    session = transcript.session
+    session.seen_at(utc(os.stat(path).st_mtime))
+    cursor_project(path, session)
+
+
+def cursor_line(transcript, name, record):
+    """Show one line of a transcript: a message by its role, or the end of a turn."""
+    role, session, message = record.get("role"), transcript.session, record.get("message", record)
+    if "role" not in record and record.get("type") == "turn_ended":
+        problem = as_text(record.get("error")) or as_text(as_dict(record.get("error")).get("message"))
+        if record.get("status") == "error" or problem:
+            transcript_notice(transcript, name, None, problem or "error", "api_error", error=True)
+    elif role in ("user", "assistant", "tool"):
+        cursor_message(transcript, name, role, claude_blocks(message))
+    elif role != "system":
+        session.unknown_record(record.get("role") or record.get("type"), name, None, record)
+
+
+def cursor_message(transcript, name, role, blocks):
+    """Show the blocks of a message; all text of a person's is one prompt."""
+    if role == "assistant":
+        transcript_close(transcript)
+    at, said = None, []
+    for number, block in enumerate(blocks):
+        kind = as_text(block.get("type"))
+        text = as_text(block.get("text"))
+        if role == "user" and kind == "text":
+            at, text = cursor_written_at(text) or at, cursor_prompt(text)
+            said += [text_block(text)] * bool(text)
+        elif role == "user" and kind == "image":
+            said += cursor_image(block)
+        elif kind in CURSOR_BLOCKS:
+            CURSOR_BLOCKS[kind](transcript, f"{name}-{number}", block)
+        else:
+            count_unknown(transcript.session, f"block {kind}")
+            shown = text_block(text) if text else json_block(block)
+            transcript_say(transcript, "AgentMessage", f"{name}-{number}", None, [shown])
+    if said:
+        for call_id in list(transcript.calls):
+            transcript_settle(transcript, call_id)      # no result comes any more
+        transcript_prompt(transcript, name, at, said)
+
+
+def cursor_written_at(text):
+    """The time in <timestamp>Sunday, Aug 2, 2026, 3:51 AM (UTC-7)</timestamp>, or None."""
+    inside = text.partition("<timestamp>")[2].partition("</timestamp>")[0]
+    found = CURSOR_TIME.search(inside[:200])
+    if not found or found[1] not in CURSOR_MONTHS:
+        return utc(inside)
+    month, (day, year, hour, minute) = CURSOR_MONTHS.index(found[1]) + 1, map(int, found.group(2, 3, 4, 5))
+    hour = hour % 12 + 12 * (found[6] == "PM") if found[6] else hour
+    offset = int(found[7] or 0)
+    return utc(f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:00{offset:+03}:{found[8] or '00'}")
+
+
+def cursor_prompt(text):
+    """What a person asked, without what Cursor put round it; "" if that is all."""
+    while wrapped := CURSOR_WRAPPED.match(text):
+        _, closed, rest = text[wrapped.end():].partition(f"</{wrapped[1]}>")
+        if not closed:
+            break
+        text = rest
+    text = text.strip()
+    if not text.startswith("<user_query>"):
+        return text
+    asked, closed, rest = text.removeprefix("<user_query>").rpartition("</user_query>")
+    return (asked if closed else rest).strip()
+
+
+def cursor_say(transcript, name, block):
+    """A reply; "[REDACTED]" at its end stands for thinking that is not shown."""
+    text = as_text(block.get("text")).rstrip().removesuffix("[REDACTED]").rstrip()
+    if text.strip():
+        transcript_say(transcript, "AgentMessage", name, None, [text_block(text)])
+
+
+def cursor_think(transcript, name, block):
+    text = as_text(first_of(block, ("thinking", "text")))
+    if text.strip():
+        transcript_say(transcript, "Thinking", name, None, [text_block(text)])
+
+
+def cursor_block_call(transcript, name, block):
+    """A call.  Its result may lie in the CLI's database, where calls have the same order."""
+    tool_name = as_text(first_of(block, ("name", "toolName"))) or "unknown"
+    call_id = as_text(first_of(block, ("id", "toolCallId", "tool_use_id"))).partition("\n")[0] or name
+    cursor_call(transcript, call_id, None, tool_name, first_of(block, ("input", "args", "arguments"), {}))
+    results = transcript.results
+    if results and results[0][0] == tool_name:
+        result = results.popleft()[1]()
+        if result:
+            cursor_block_result(transcript, f"{call_id}-stored", {**result, "toolCallId": call_id})
+    else:
+        results.clear()         # they are not of the same calls any more
+
+
+def cursor_block_result(transcript, name, block):
+    """A result; one that does not say whose it is belongs to the first call that waits."""
+    call_id = as_text(first_of(block, ("tool_use_id", "toolCallId"))).partition("\n")[0]
+    if call_id not in transcript.names:
+        call_id = next(iter(transcript.calls), call_id or name)
+    content = first_of(block, ("content", "result", "output"))
+    failed = block.get("is_error") is True or block.get("isError") is True
+    cursor_result(transcript, call_id, None, cursor_json(content), failed)
+
+
+def cursor_image(block):
+    source = as_dict(block.get("source")) or block
+    media, data = (as_text(first_of(source, keys)) for keys in (("media_type", "mimeType"), ("data", "image")))
+    return [image_block(media or "image/png", data)] if data else []
+
+
+def cursor_nothing(transcript, name, block):
+    """A block that shows nothing."""
+
+
+CURSOR_BLOCKS = {
+    "text": cursor_say,
+    **dict.fromkeys(("thinking", "reasoning"), cursor_think),
+    **dict.fromkeys(("tool_use", "tool_call", "tool-call"), cursor_block_call),
+    **dict.fromkeys(("tool_result", "tool-result"), cursor_block_result),
+    **dict.fromkeys(("redacted", "redacted_thinking", "redacted-reasoning"), cursor_nothing),
+}
+
+
+def cursor_plain_lines(path):
+    """Yield (offset, record) of a plain-text transcript: what stands under user:, assistant: and [markers]."""
+    role, kind, head, lines = "user", "text", "", []
+    for offset, line in read_lines(path):
+        line = clean_text((line or b"").decode("utf-8-sig", "replace").rstrip("\r\n"))
+        mark = next((mark for mark in CURSOR_PLAIN if line.startswith(mark)), None)
+        prose = kind in ("tool_use", "tool_result") and line[:1].strip()
+        if mark or prose or line in ("user:", "assistant:"):
+            yield from cursor_plain_record(offset, role, kind, head, lines)
+            kind, head = (CURSOR_PLAIN[mark], line[len(mark):].strip()) if mark else ("text", "")
+            lines = [] if mark or not prose else [line]
+            role = line[:-1] if line in ("user:", "assistant:") else role
+        else:
+            lines.append(line)
+    yield from cursor_plain_record(sys.maxsize, role, kind, head, lines)
+
+
+CURSOR_PLAIN = {"[Thinking]": "thinking", "[Tool call]": "tool_use", "[Tool result]": "tool_result"}
+
+
+def cursor_plain_record(offset, role, kind, head, lines):
+    """[(offset, record)] of one piece of a plain-text transcript, [] where it is empty."""
+    text = "\n".join(lines).strip()
+    if kind == "tool_use":
+        pairs = (line.strip().partition(": ") for line in lines)
+        block = {"type": kind, "name": head, "input": {key: value for key, mark, value in pairs if mark}}
+    elif kind == "tool_result":
+        block = {"type": kind, "content": text}
+    else:
+        text = f"{head}\n{text}".strip()
+        block = {"type": kind, "text": text, "thinking": text}
+    return [(offset, {"role": role, "message": {"content": [block]}})] if text or kind == "tool_use" else []
+
+
+# Cursor: the CLI's database -------------------------------------------------
+
+def cursor_chat(path, connection):
+    """[session] of a store.db; [] where a transcript of the same id tells it better, or nothing can be read."""
+    name = Path(path).parent.name if UUID.fullmatch(Path(path).parent.name) else ""
+    base = Path(path).parents[3] if name and len(Path(path).parents) > 3 else None
+    if base and any(base.glob(f"projects/*/agent-transcripts/**/{name}.*")):
+        return []
+    facts = cursor_meta(connection)
+    session = Session("cursor", "cursor", name or as_text(facts.get("agentId")) or Path(path).stem,
+                      utc(facts.get("createdAt")) or utc(os.stat(path).st_mtime))
+    session.title = as_text(facts.get("name")).strip() or None
+    session.seen_at(utc(facts.get("createdAt")))
+    transcript = Transcript(session, CURSOR_TOOLS)
+    transcript.model, transcript.results = as_text(facts.get("lastUsedModel")) or None, deque()
+    messages = cursor_messages(connection, as_text(facts.get("latestRootBlobId")))
+    return only_if_any(session, transcript_events(transcript, messages, lambda named: cursor_line(transcript, *named)))
+
+
+def cursor_chat_facts(store):
+    """What a store.db adds to a transcript: its meta row, and `results`, (tool, function that reads it) in order."""
+    try:
+        with open_database(store) as connection:
+            if connection is None:
+                return {}
+            facts, calls, places = cursor_meta(connection), [], {}
+            for name, message in cursor_messages(connection, as_text(facts.get("latestRootBlobId"))):
+                for block in claude_blocks(message):
+                    call_id = as_text(block.get("toolCallId"))
+                    if block.get("type") == "tool-call":
+                        calls.append((as_text(block.get("toolName")), call_id))
+                    elif block.get("type") == "tool-result":
+                        places.setdefault(call_id, name)
+    except OSError:
+        return {}
+    results = deque((tool_name, functools.partial(cursor_stored_result, store, places.get(call_id), call_id))
+                    for tool_name, call_id in calls)
+    return {**facts, "results": results}
+
+
+def cursor_stored_result(store, name, call_id):
+    """The result block of a call, from the message that holds it; None where it is not there."""
+    try:
+        with open_database(store) as connection:
+            message = cursor_blob(connection, name)[1] if name and connection else {}
+    except OSError:
+        return None
+    return next((block for block in claude_blocks(message) if block.get("toolCallId") == call_id
+                 and block.get("type") == "tool-result"), None)
+
+
+def cursor_meta(connection):
+    """The meta row of a store.db: JSON, or its hexadecimal digits."""
+    value = next((row["value"] for row in query(connection, "SELECT value FROM meta WHERE key = '0'")), None)
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else as_text(value)
+    try:
+        return as_dict(load_json(bytes.fromhex(text)))
+    except ValueError:
+        return as_dict(json_value(text))
+
+
+def cursor_blob(connection, name):
+    """(data, message) of a blob; the message is {} where it holds none.  Its JSON may stand between other bytes."""
+    data = next((row["data"] for row in query(connection, "SELECT data FROM blobs WHERE id = ?", (name,))), None)
+    data = data.encode("utf-8", "replace") if isinstance(data, str) else data or b""
+    start = data.find(b'{"')
+    message = as_dict(load_json(data[start:data.rfind(b"}") + 1])) if start >= 0 and b'"role"' in data else {}
+    return data, message if "role" in message else {}
+
+
+def cursor_messages(connection, root):
+    """Yield (blob id, message) of what hangs on a root, in order: links are 32 bytes behind a field's two."""
+    stack, seen = [root], set()
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        data, message = cursor_blob(connection, name)
+        if message:
+            yield name, message
+        else:
+            links = re.finditer(rb"[\x0a\x12]\x20(?=(.{32}))", data[:1 << 20], re.DOTALL)
+            stack += reversed([link[1].hex() for link in links])
+# ---------------------------------------------------------------------------
+# Gemini CLI
+#
+# <home>/.gemini/tmp/<project>/chats/session-<time>-<id>.jsonl, seen from 0.40 to
+# 0.61, and before that one JSON object, session-….json.  The lines are an operation
+# log: a header, messages, {"$set": facts or all messages anew}, {"$rewindTo": id}.
+# A message is written again, with the same id, when its tools have run.  A sub-agent
+# has a file of its own, chats/<session>/<agent>.jsonl.
+#
+# So the file is read twice: first which messages there are and where, then those.
+# To support a new tool add a line to GEMINI_TOOLS; a message type, to GEMINI_STEPS;
+# a kind of content, to GEMINI_PARTS.
+# ---------------------------------------------------------------------------
+
+GEMINI_CONTEXT = ("<session_context>", "This is the Gemini CLI. We are setting up the context",
+                  "This is the Qwen Code. We are setting up the context")
+# How texts begin that the program says in the user's name, and what they are shown as.
+GEMINI_INJECTED = {
+    "<hook_context>": "hook",
+    "You have stopped calling tools without finishing.": "notification",
+    "System: Please continue.": "notification",
+    "[System Notification]": "notification",
+}
+# What a slash command becomes before it is stored.
+GEMINI_EXPANDED = {"You are an AI agent that brings the power of Gemini directly into the terminal.": "/init"}
+GEMINI_FILES_MARK = "--- Content from referenced files ---"
+GEMINI_TOOLS = tool_table(
+    ShellCommand="run_shell_command", FileRead="read_file", FileCreate="write_file", FileEdit="replace edit",
+    CodeSearch="search_file_content grep_search", FileSearch="glob list_directory",
+    WebSearch="google_web_search web_search", WebFetch="web_fetch")
+
+
+# Gemini: finding files ------------------------------------------------------
+
+def gemini_roots(env, home):
+    """<home>/.gemini/tmp on every system; GEMINI_CLI_HOME takes the place of the home folder."""
+    return [Path(env.get("GEMINI_CLI_HOME") or home).expanduser() / ".gemini" / "tmp"]
+
+
+def gemini_sources(root):
+    """The sessions below a folder, or one file; a session that was copied to the newer format comes once."""
+    return gemini_sources_if(root, gemini_recognise)
+
+
+def gemini_sources_if(root, recognise):
+    """The sources below a root whose head `recognise` takes; of two with one id the operation log, then the longer."""
+    root = os.fspath(root)
+    paths = [root] if os.path.isfile(root) else [entry.path for entry in walk(root) if gemini_is_chat(entry.path)]
+    best = {}
+    for path in paths:
+        key = gemini_key(recognise, path, min(file_size(path), HEAD_SIZE))
+        if key:
+            rank = (path.endswith(".jsonl"), file_size(path), path)
+            best[key] = max(best.get(key, (rank, path)), (rank, path))
+    return [Source(key, (path,)) for key, (_, path) in sorted(best.items())]
+
+
+def gemini_is_chat(path):
+    """Whether a file may be a session by its name, or by the folder that it lies in."""
+    *folders, name = path.replace("\\", "/").split("/")
+    placed = name.startswith("session-") or "chats" in folders[-2:] or ".gemini" not in folders
+    return placed and name.endswith((".json", ".jsonl"))
+
+
+@lru_cache(maxsize=1 << 16)
+def gemini_key(recognise, path, _size):
+    """The session id in the head of a file, else its path; None of files that are no sessions.
+    It is looked for again only as long as the file is small."""
+    head = read_head(path)
+    found = re.search(rb'"sessionId"\s*:\s*"([^"\\]{1,200})"', head)
+    return (found[1].decode("utf-8", "replace") if found else path) if recognise(head, path) else None
+
+
+def gemini_recognise(head, path):
+    """Whether the head of a file is a session of Gemini CLI.  Qwen Code's old ones look the same, but lie elsewhere."""
+    return ".qwen" not in Path(path).parts and gemini_looks_like(head)
+
+
+def gemini_looks_like(head):
+    """Whether bytes begin like a session in one of the two forms."""
+    if b"\n" in head.strip() and not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{\n", b"{\r")):
+        records = [load_json(line) for line in head.split(b"\n", 12)[:12]]
+    else:
+        records = [load_json(head)]
+    if any(gemini_is_record(record) for record in records if isinstance(record, dict)):
+        return True
+    # What is longer than the head cannot be parsed.
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and all(
+        key in head for key in (b'"sessionId"', b'"projectHash"'))
+
+
+def gemini_is_record(record):
+    """Whether a record is a header, an operation or a message of the model's."""
+    return ({"sessionId", "projectHash"} <= record.keys() or {"sessionId", "startTime", "messages"} <= record.keys()
+            or isinstance(record.get("$set"), dict) or "$rewindTo" in record
+            or record.get("type") == "gemini" and "content" in record)
+
+
+# Gemini: which messages there are -------------------------------------------
+
+class GeminiLog:
+    """What the operations of a session's file come to.
+
+    A place is (offset, None) of a line with one message, or (offset, number) of a
+    message in the list that is at that offset."""
+
+    def __init__(self):
+        self.facts = {}             # of headers and $set
+        self.started = None         # the first of the headers' start times
+        self.updated = None
+        self.order = {}             # id of each message that there is -> None
+        self.lines = {}             # id -> places of its own lines
+        self.listed = {}            # id -> its place in the latest list
+        self.lists = {}             # offset -> the messages listed there: the latest list alone
+        self.bad_lines = 0
+
+
+def gemini_read_log(path):
+    """Take in what a file says of its session, and where its messages are."""
+    log = GeminiLog()
+    if path.endswith(".json"):
+        parts = list(json_parts(path, log, ("messages",), "type"))
+        gemini_facts(log, {key: value for key, value in parts if key != "messages"})
+        gemini_list(log, 0, [value for key, value in parts if key == "messages"])
+        return log
+    for offset, line in read_lines(path):
+        name = gemini_plain_id(line or b"")
+        if name:
+            gemini_add_line(log, name, offset)
+        elif line and line.strip(b"\0 \t\r\n"):
+            record = load_json(line)
+            if isinstance(record, dict):
+                gemini_operation(log, offset, record)
+            elif line.endswith(b"\n"):
+                log.bad_lines += record is None
+        else:
+            log.bad_lines += line is None
+    return log
+
+
+def gemini_plain_id(line):
+    """The id of a line that is a message, without decoding the line; "" of others."""
+    end = line.find(b'"', 7, 200) if line.startswith(b'{"id":"') else -1
+    name = line[7:max(end, 7)]
+    return "" if b"\\" in name or b"\0" in name or not line.endswith(b"\n") else name.decode("utf-8", "replace")
+
+
+def gemini_operation(log, offset, record):
+    """Do what a record says: a header, an operation or a message."""
+    patch = as_dict(record.get("$set"))
+    if "$rewindTo" in record:
+        ids = list(log.order)
+        place = ids.index(record["$rewindTo"]) if record["$rewindTo"] in ids else 0
+        log.order = dict.fromkeys(ids[:place])
+    elif patch:
+        gemini_facts(log, patch)
+        gemini_list(log, offset, patch.get("messages"))
+    elif "sessionId" in record and "content" not in record:
+        gemini_facts(log, record)
+    else:
+        gemini_add_line(log, as_text(record.get("id")) or f"@{offset}", offset)
+
+
+def gemini_facts(log, facts):
+    """Keep what a header or a patch says; a resumed session has a second header."""
+    log.facts.update({key: facts[key] for key in ("sessionId", "projectHash", "kind", "summary", "directories")
+                      if facts.get(key)})
+    started, updated = utc(facts.get("startTime")), utc(facts.get("lastUpdated"))
+    log.started = min(filter(None, (log.started, started)), default=None)
+    log.updated = max(filter(None, (log.updated, updated)), default=None)
+
+
+def gemini_add_line(log, name, offset):
+    log.order.setdefault(name)
+    log.lines.setdefault(name, []).append((offset, None))
+
+
+def gemini_list(log, offset, messages):
+    """A list says which messages there are, in which order; what a line said of one stays true."""
+    if not isinstance(messages, list):
+        return
+    log.lists, log.order, log.listed = {offset: messages}, {}, {}
+    for number, message in enumerate(messages):
+        name = as_text(as_dict(message).get("id")) or f"@{offset}.{number}"
+        log.order.setdefault(name)
+        log.listed[name] = offset, number
+
+
+def gemini_messages(log, path):
+    """Yield (id, message, [each of its records]) of all messages that there are."""
+    with open_regular(path) as file:
+        for name in log.order:
+            places = log.lines.get(name) or [log.listed[name]]
+            records = [record for record in (gemini_at(log, file, place) for place in places) if record]
+            if records:
+                yield name, gemini_merge(records), records
+
+
+def gemini_at(log, file, place):
+    """The record at a place, {} where it is damaged."""
+    offset, number = place
+    if number is not None:
+        return as_dict(log.lists[offset][number])
+    file.seek(offset)
+    record = load_json(file.readline(MAX_LINE))
+    log.bad_lines += record is None
+    return as_dict(record)
+
+
+def gemini_merge(records):
+    """One message of all its records: the last word counts, but saying nothing takes nothing back."""
+    message = {}
+    for record in records:
+        message.update({key: value for key, value in record.items() if value not in (None, "", [], {})})
+    return message
+
+
+# Gemini: one session --------------------------------------------------------
+
+@tool("gemini", "Gemini CLI", roots=gemini_roots, sources=gemini_sources, recognise=gemini_recognise)
+def parse_gemini(source):
+    """One file is one session; a sub-agent's file is a session that names its parent."""
+    yield from gemini_sessions(source, "gemini", "google")
+
+
+def gemini_sessions(source, tool_name, provider):
+    """The session of a file in Gemini's form, [] where it shows nothing."""
+    path = os.fspath(source.path)
+    with open_regular(path) as file:
+        if not gemini_looks_like(file.read(HEAD_SIZE)):
+            return []
+    log = gemini_read_log(path)
+    named = as_text(log.facts.get("sessionId"))
+    if not named and not path.endswith(".jsonl"):
+        return []
+    session = Session(tool_name, provider, named or Path(path).stem, log.started or utc(os.stat(path).st_mtime))
+    session.attributes.update(gemini_lineage(path, session.session_id, log.facts))
+    transcript = Transcript(session, GEMINI_TOOLS)
+    return only_if_any(session, gemini_events(path, log, transcript))
+
+
+def gemini_events(path, log, transcript):
+    """The events of a session, then its header facts."""
+    session = transcript.session
+    for at in (log.started, log.updated):
+        session.seen_at(at)
+    yield from transcript_events(transcript, gemini_messages(log, path),
+                                 lambda message: gemini_message(transcript, *message))
+    session.bad_lines += log.bad_lines
+    session.title = as_text(log.facts.get("summary")).strip() or None
+    cwd = gemini_folder(path, log.facts) or session.attributes.get("cwd")
+    if cwd:
+        session.attributes["cwd"] = cwd
+
+
+def gemini_lineage(path, session_id, facts):
+    """Whose sub-agent a session is, by the folder that its file lies in."""
+    folder = Path(path).parent
+    parent = folder.name if folder.parent.name == "chats" and folder.name != session_id else ""
+    if facts.get("kind") != "subagent" and not parent:
+        return {}
+    return {"session_role": "auxiliary", **({"parent_session_id": parent} if parent else {})}
+
+
+def gemini_folder(path, facts):
+    """Where the work was done: what lies beside the chats tells, else the list of all projects, else the header."""
+    base = next((folder.parent for folder in Path(path).parents if folder.name == "chats"), None)
+    if base:
+        named = read_head(base / ".project_root").decode("utf-8", "replace").strip()
+        projects = base.parent.parent / "projects.json"
+        known = as_dict(as_dict(load_json(read_head(projects, 1 << 22))).get("projects"))
+        wanted = (base.name, facts.get("projectHash"))
+        found = next((folder for folder, slug in known.items()
+                      if slug in wanted or sha256(folder.encode("utf-8", "replace")).hexdigest() in wanted), "")
+        if named or found:
+            return clean_text(named) or found
+    return next((folder for folder in as_list(facts.get("directories")) if as_text(folder)), None)
+
+
+# Gemini: messages -----------------------------------------------------------
+
+def gemini_message(transcript, name, message, records):
+    """Show one message.  Its usage counts once, however often it was written."""
+    kind = as_text(message.get("type")) or as_text(message.get("role"))
+    step, at = GEMINI_STEPS.get(kind), utc(message.get("timestamp"))
+    if step:
+        step(transcript, name, at, message, records)
+    elif kind not in GEMINI_SILENT:
+        transcript.session.unknown_record(kind or "message", name, at, message)
+
+
+def gemini_user(transcript, name, at, message, records):
+    """What a person said: what they saw of it, where that is stored too."""
+    parts = gemini_parts(message.get("content", message.get("parts")))
+    seen = gemini_parts(message.get("displayContent"))
+    texts = [text for text in map(gemini_text, seen or parts) if text]
+    blocks = [block for part in parts for block in gemini_block(transcript, part)]
+    for number, part in enumerate(parts):
+        if "functionResponse" in part:
+            gemini_response(transcript, f"{name}-{number}", at, part)
+    if seen and not texts:      # the person saw no text, so they typed none
+        transcript_notice(transcript, name, at, "\n".join(map(gemini_text, parts)), "notification")
+        return
+    gemini_prompt(transcript, name, at, texts, blocks)
+
+
+def gemini_prompt(transcript, name, at, texts, blocks=()):
+    """A prompt of these texts, without what the program put among them."""
+    said = []
+    for number, text in enumerate(texts):
+        kind = next((kind for start, kind in GEMINI_INJECTED.items() if text.lstrip().startswith(start)), None)
+        if text.lstrip().startswith(GEMINI_CONTEXT):
+            gemini_context(transcript.session, text)
+        elif kind:
+            transcript_notice(transcript, f"{name}-{number}", at, text, kind)
+        elif GEMINI_FILES_MARK in text:
+            said.append(text.partition(GEMINI_FILES_MARK)[0])
+            break
+        else:
+            said.append(text)
+    text = gemini_without_hooks("".join(said)).strip()
+    command = next((command for start, command in GEMINI_EXPANDED.items() if text.startswith(start)), None)
+    if text or blocks:
+        transcript_prompt(transcript, name, at, [text_block(command or text)] * bool(text) + list(blocks))
+    if command:
+        transcript_notice(transcript, f"{name}-command", at, text, "command")
+
+
+def gemini_without_hooks(text):
+    """A text without the well-formed block that hooks append to it."""
+    start = text.rfind("<hook_context>")
+    return text[:start].rstrip() if start > 0 and text.rstrip().endswith("</hook_context>") else text
+
+
+def gemini_context(session, text):
+    """Learn the folder from the description of the machine that the program sends first."""
+    found = re.search(r"Workspace Directories:\*{0,2}\s*\n\s*- ([^\n]{1,1000})", text) or re.search(
+        r"[Ww]orking (?:in the |directory)(?:directory)?: ([^\n]{1,1000})", text)
+    if found:
+        session.attributes.setdefault("cwd", found[1].strip())
+
+
+def gemini_model(transcript, name, at, message, records):
+    """An answer of the model: thoughts, text, calls with their results, usage."""
+    transcript_close(transcript)
+    transcript.model = as_text(message.get("model")) or transcript.model
+    for number, thought in enumerate(as_list(message.get("thoughts"))):
+        text = gemini_thought(as_dict(thought))
+        if text:
+            transcript_say(transcript, "Thinking", f"{name}-thinking-{number}", at, [text_block(text)])
+    calls = [as_dict(call) for call in as_list(message.get("toolCalls"))]
+    transcript.told = {call.get("id") for call in calls if as_text(call.get("id"))}
+    gemini_spoken(transcript, name, at, gemini_parts(message.get("content", message.get("parts"))))
+    for number, call in enumerate(calls):
+        gemini_tool_call(transcript, as_text(call.get("id")) or f"{name}-call-{number}", at, call)
+    counts = [gemini_counts(record.get("tokens")) for record in records]
+    gemini_count(transcript, list(filter(None, counts)))
+    transcript_close(transcript)
+
+
+def gemini_thought(thought):
+    """A thought as "**subject** description"."""
+    subject, description = as_text(thought.get("subject")), as_text(thought.get("description"))
+    return f"**{subject}** {description}".strip() if subject else description.strip()
+
+
+def gemini_spoken(transcript, name, at, parts):
+    """Show the parts of an answer; neighbouring texts are one reply."""
+    texts, blocks = [], []
+    for number, part in enumerate(parts):
+        text = gemini_text(part)
+        if part.get("thought") is True and text.strip():
+            transcript_say(transcript, "Thinking", f"{name}-part-{number}", at, [text_block(text)])
+        elif "functionCall" in part:
+            gemini_reply(transcript, name, at, texts, blocks)
+            texts, blocks = [], []
+            call = as_dict(part["functionCall"])
+            if as_text(call.get("id")) not in transcript.told:
+                gemini_call(transcript, as_text(call.get("id")) or f"{name}-call-{number}", at, call)
+        elif "functionResponse" in part:
+            gemini_response(transcript, f"{name}-{number}", at, part)
+        else:
+            texts.append(text)
+            blocks += gemini_block(transcript, part)
+    gemini_reply(transcript, name, at, texts, blocks)
+
+
+def gemini_reply(transcript, name, at, texts, blocks):
+    text = "".join(texts)
+    if text.strip() or blocks:
+        transcript_say(transcript, "AgentMessage", name, at, [text_block(text)] * bool(text.strip()) + blocks)
+
+
+def gemini_counts(tokens):
+    """Token counts of a message; thoughts are not in its output, cached input is in its input."""
+    tokens = as_dict(tokens)
+    counts = {name: whole(tokens.get(name)) for name in ("input", "output", "cached", "thoughts", "tool")}
+    return any(counts.values()) and {
+        "input": counts["input"] + counts["tool"], "output": counts["output"] + counts["thoughts"],
+        "cache_read": min(counts["cached"], counts["input"]), "reasoning": counts["thoughts"]}
+
+
+def gemini_count(transcript, counts):
+    """Count the last of the usages that the records of one message give."""
+    usage = transcript.usage
+    for repeated in counts[:-1]:
+        usage["raw_input"] += repeated["input"]
+        usage["raw_output"] += repeated["output"]
+        usage["duplicates_removed"] += 1
+    for once in counts[-1:]:
+        transcript_usage(transcript, once, transcript.model)
+
+
+def gemini_error(transcript, name, at, message, records):
+    transcript_notice(transcript, name, at, gemini_joined(message), "api_error", error=True)
+
+
+def gemini_warning(transcript, name, at, message, records):
+    transcript_notice(transcript, name, at, gemini_joined(message), "notice")
+
+
+def gemini_info(transcript, name, at, message, records):
+    """Of what the program tells in passing only that the person stopped it is worth showing."""
+    if gemini_joined(message).startswith("Request cancelled"):
+        transcript.session.event("Custom", name, at, [text_block(gemini_joined(message))], kind="interrupt")
+
+
+# Gemini: parts of content ---------------------------------------------------
+
+def gemini_parts(content):
+    """Content as a list of parts, whatever form it has."""
+    content = content if isinstance(content, list) else [content]
+    return [{"text": part} if isinstance(part, str) else part for part in content if isinstance(part, (str, dict))]
+
+
+def gemini_text(part):
+    return as_text(part.get("text"))
+
+
+def gemini_joined(message):
+    return "".join(map(gemini_text, gemini_parts(message.get("content")))).strip()
+
+
+def gemini_block(transcript, part):
+    """[block] of a part that is no text, call or result; [] of those."""
+    key = next((key for key in part if key not in GEMINI_PLAIN_PARTS), None)
+    if key is None:
+        return []
+    if key in GEMINI_PARTS:
+        return GEMINI_PARTS[key](as_dict(part[key]))
+    count_unknown(transcript.session, f"part {key}")
+    return [json_block(part)]
+
+
+def gemini_inline(data):
+    media, content = as_text(data.get("mimeType")), as_text(data.get("data"))
+    if media.startswith("image/") and content:
+        return [image_block(media, content)]
+    return [text_block(f"[{media or 'data'}]")]
+
+
+def gemini_file(data):
+    uri, media = as_text(data.get("fileUri")), as_text(data.get("mimeType"))
+    return [{"type": "Reference", "uri": uri, "media_type": media or "application/octet-stream"}] if uri else []
+
+
+GEMINI_PLAIN_PARTS = ("text", "thought", "thoughtSignature", "functionCall", "functionResponse", "videoMetadata")
+GEMINI_PARTS = {
+    "inlineData": gemini_inline,
+    "fileData": gemini_file,
+    "executableCode": lambda data: [code_block(as_text(data.get("code")), as_text(data.get("language")).lower())],
+    "codeExecutionResult": lambda data: [code_block(as_text(data.get("output")))],
+}
+
+
+# Gemini: calls and results --------------------------------------------------
+
+def gemini_tool_call(transcript, call_id, at, call):
+    """A call as Gemini CLI keeps it, with its result."""
+    event = gemini_call(transcript, call_id, at, call)
+    agent = as_text(call.get("agentId"))
+    if event and agent:
+        event["attributes"]["child_session_id"] = agent
+        add_new(transcript.session.related, agent)
+    if event and (call.get("result") is not None or call.get("status") in ("success", "error", "cancelled")):
+        gemini_result(transcript, call_id, utc(call.get("timestamp")) or at, gemini_parts(call.get("result")),
+                      call.get("resultDisplay"), call.get("status") in ("error", "cancelled"))
+
+
+def gemini_call(transcript, call_id, at, call):
+    """Show a call; None of one that has no name, or that was shown before."""
+    name, given = as_text(call.get("name")), call.get("args")
+    if not name:
+        return None
+    if name == "web_fetch" and not first_of(given, ("url",)):
+        address = re.search(r"https?://[^\s\"'<>]+", as_text(as_dict(given).get("prompt"))[:10000])
+        given = {**given, "url": address[0]} if address else given
+    return transcript_call(transcript, call_id, at, name, given)
+
+
+def gemini_response(transcript, event_id, at, part):
+    """A result among the parts of a message; mostly the call's own record has it already."""
+    response = as_dict(part.get("functionResponse"))
+    call_id = as_text(response.get("id"))
+    if call_id not in transcript.names or call_id in transcript.calls:
+        transcript.names.setdefault(call_id, as_text(response.get("name")) or "unknown")
+        gemini_result(transcript, call_id, at, [part])
+
+
+def gemini_result(transcript, call_id, at, parts, display=None, failed=False):
+    """Show the result of a call: `display` is what the person saw of it."""
+    name = transcript.names.get(call_id, "unknown")
+    response = next((as_dict(part["functionResponse"].get("response")) for part in parts
+                     if isinstance(part.get("functionResponse"), dict)), {})
+    error, output = as_text(response.get("error")), as_text(response.get("output"))
+    text = gemini_unwrapped(error or output) or "".join(map(gemini_text, parts))
+    exit_code = None
+    if name == "run_shell_command":
+        exit_code = gemini_exit_code(text)
+        text = display if as_text(display).strip() and not error else text.removeprefix("Output: ")
+    blocks = gemini_result_blocks(transcript, call_id, text, name, bool(failed or error))
+    blocks += [block for part in parts for block in gemini_block(transcript, part)]
+    blocks += [json_block(response)] * (not text and bool(response.keys() - {"output", "error"}))
+    transcript_result(transcript, call_id, at, blocks, failed=bool(failed or error), exit_code=exit_code,
+                      diff=gemini_diff(display))
+
+
+def gemini_result_blocks(transcript, call_id, text, name, failed):
+    """A result's text, as code where it is a file or what a command printed."""
+    if not text.strip():
+        return []
+    kind, data = event_kind(transcript.calls[call_id][0][0]) if call_id in transcript.calls else (name, {})
+    if failed or kind not in ("FileRead", "ShellCommand", "CodeSearch", "FileSearch"):
+        return [text_block(text)]
+    return [code_block(text, language_of(data["path"]) if kind == "FileRead" else None)]
+
+
+def gemini_unwrapped(text):
+    """A tool's output without the tag that warns the model of it."""
+    text = text.strip("\n")
+    if text.startswith("<untrusted_context>") and text.endswith("</untrusted_context>"):
+        return text.removeprefix("<untrusted_context>").removesuffix("</untrusted_context>").strip("\n")
+    return text
+
+
+def gemini_exit_code(text):
+    """The exit code in the report on a command, which later versions only give where it is not 0; else None."""
+    ends = text[-2000:]
+    found = re.search(r"(?:^|\\n)Exit Code: (-?\d{1,9})(?=$|\\n)", ends, re.MULTILINE)
+    if found:
+        return int(found[1])
+    finished = text.startswith("Output: ") and not re.search(r"^(?:Signal|Error): ", ends, re.MULTILINE)
+    return 0 if finished else None
+
+
+def gemini_diff(display):
+    """The diff of a file that was changed; None of a new file, or where the tool shows none."""
+    display = as_dict(display)
+    diff = as_text(display.get("fileDiff"))
+    start = diff.find("--- ")
+    if start < 0 or display.get("isNewFile") is True or not as_text(display.get("originalContent")):
+        return None
+    return "".join(line.split("\t")[0] + "\n" if line.startswith(("--- ", "+++ ")) else line
+                   for line in diff[start:].splitlines(True)).rstrip("\n")
+
+
+GEMINI_STEPS = {
+    "user": gemini_user,
+    "gemini": gemini_model,
+    "model": gemini_model,
+    "assistant": gemini_model,
+    "error": gemini_error,
+    "warning": gemini_warning,
+    "info": gemini_info,
+}
+GEMINI_SILENT = ("about", "help", "stats", "quit", "compression")
+# ---------------------------------------------------------------------------
+# Antigravity: editor and CLI
+#
+# ~/.gemini/antigravity[-cli|-ide]/brain/<session>/.system_generated/logs/
+# transcript_full.jsonl, or transcript.jsonl, whose arguments are JSON within JSON.  One
+# step a line; what a tool answered is a step behind the one that called it.  No usage.
+#
+# To support a new tool add it to ANTIGRAVITY_TOOLS; a kind of step, to ANTIGRAVITY_STEPS.
+# ---------------------------------------------------------------------------
+
+ANTIGRAVITY_FILES = ("transcript_full.jsonl", "transcript.jsonl")
+ANTIGRAVITY_TOOLS = {
+    "run_command": ("ShellCommand", "command", ("CommandLine",)),
+    "view_file": ("FileRead", "path", ("AbsolutePath", "File")),
+    "write_to_file": ("FileCreate", "path", ("TargetFile",)),
+    **dict.fromkeys(("replace_file_content", "multi_replace_file_content"), ("FileEdit", "path", ("TargetFile",))),
+    "grep_search": ("CodeSearch", "query", ("Query",)),
+    "find_by_name": ("FileSearch", "pattern", ("Pattern",)),
+    "list_dir": ("FileSearch", "pattern", ("DirectoryPath",)),
+    "search_web": ("WebSearch", "query", ("query", "Query")),
+    "read_url_content": ("WebFetch", "url", ("Url",)),
+}
+# Its names for what other tools call content and the texts of an edit.
+ANTIGRAVITY_KEYS = {"CodeContent": "content", "TargetContent": "old_string", "ReplacementContent": "new_string",
+                    "ReplacementChunks": "edits"}
+
+
+def antigravity_roots(env, home):
+    """The folders of the editor's and the CLI's sessions, the same on every system."""
+    base = Path(env.get("GEMINI_CLI_HOME") or home).expanduser() / ".gemini"
+    return [base / name / "brain" for name in ("antigravity", "antigravity-cli", "antigravity-ide")]
+
+
+def antigravity_sources(root):
+    """The transcripts below a folder, or one file; the full one where both lie there."""
+    root = os.fspath(root)
+    paths = [root] if os.path.isfile(root) else [entry.path for entry in walk(root) if entry.name in ANTIGRAVITY_FILES]
+    best = {}
+    for path in paths:
+        key = antigravity_id(path)
+        best[key] = max(best.get(key, ""), path, key=lambda name: (name.endswith(ANTIGRAVITY_FILES[0]), name))
+    return [Source(key, (path,)) for key, path in sorted(best.items())]
+
+
+def antigravity_id(path):
+    """The name of the folder that a session's files lie in; of other files their path."""
+    parts = Path(path).parts
+    return parts[parts.index(".system_generated") - 1] if ".system_generated" in parts[1:] else path
+
+
+def antigravity_recognise(head, path):
+    """Whether the head of an unknown file is a transcript of Antigravity's."""
+    records = (load_json(line) for line in head.split(b"\n", 10)[:10])
+    return any({"step_index", "source", "type"} <= record.keys() for record in records if isinstance(record, dict))
+
+
+@tool("antigravity", "Antigravity", roots=antigravity_roots, sources=antigravity_sources,
+      recognise=antigravity_recognise)
+def parse_antigravity(source):
+    """One transcript is one session."""
+    path = os.fspath(source.path)
+    with open_regular(path) as file:
+        if not antigravity_recognise(file.read(HEAD_SIZE), path):
+            return
+    name = antigravity_id(path)
+    session = Session("antigravity", "google", Path(name).stem, utc(os.stat(path).st_mtime))
+    transcript = Transcript(session, ANTIGRAVITY_TOOLS)
+    transcript.steps, transcript.nested = set(), Path(path).name == "transcript.jsonl"
+    records = (record for _, record in read_records(path, session))
+    yield from only_if_any(session, transcript_events(transcript, records,
+                                                      lambda record: antigravity_step(transcript, record)))
+
+
+def antigravity_step(transcript, record):
+    """Show one step; one that comes again, as it does while it runs, adds no second event."""
+    kind, at, index = as_text(record.get("type")), utc(record.get("created_at")), str(record.get("step_index"))
+    transcript.session.seen_at(at)
+    name, text = f"step-{index}", as_text(record.get("content"))
+    if (index, kind) in transcript.steps or not (text or record.get("tool_calls") or record.get("thinking")):
+        return
+    transcript.steps.add((index, kind))
+    if kind in ANTIGRAVITY_STEPS:
+        step = ANTIGRAVITY_STEPS[kind]
+    elif transcript.calls:
+        step = antigravity_result
+    else:
+        step = antigravity_notice if record.get("source") == "SYSTEM" else antigravity_unknown
+    if step:
+        step(transcript, name, at, record, text)
+
+
+def antigravity_user(transcript, name, at, record, text):
+    """A prompt without what Antigravity puts round it; a change of settings tells the model."""
+    chosen = re.search(r"Model Selection`? (?:from .{1,80}? )?to `?([^`\n<]{1,80}?)`?(?:\. |\.?$|\.?\n|<)", text)
+    transcript.model = chosen[1].strip() if chosen and chosen[1].strip() != "None" else transcript.model
+    inside = text.partition("<USER_REQUEST>")[2].partition("</USER_REQUEST>")[0].strip()
+    said = inside or ("" if "<USER_REQUEST>" in text else re.sub(
+        r"<(ADDITIONAL_METADATA|USER_SETTINGS_CHANGE|EPHEMERAL_MESSAGE)>.*?</\1>", "", text, flags=re.DOTALL).strip())
+    for call_id in list(transcript.calls):
+        transcript_settle(transcript, call_id)
+    if said:
+        transcript_prompt(transcript, name, at, [text_block(said)])
+
+
+def antigravity_answer(transcript, name, at, record, text):
+    """An answer of the model: thinking, text and calls."""
+    transcript_close(transcript)
+    thought = as_text(record.get("thinking"))
+    if thought.strip():
+        transcript_say(transcript, "Thinking", f"{name}-thinking", at, [text_block(thought)])
+    if text.strip():
+        transcript_say(transcript, "AgentMessage", name, at, [text_block(text)])
+    for number, call in enumerate(map(as_dict, as_list(record.get("tool_calls")))):
+        call = as_dict(call.get("function")) or call
+        tool_name = as_text(call.get("name")).removeprefix("default_api:") or "unknown"
+        given = antigravity_arguments(call.get("args", call.get("arguments")), transcript.nested)
+        event = transcript_call(transcript, as_text(call.get("id")) or f"{name}-call-{number}", at, tool_name, given)
+        cwd = as_text(as_dict(given).get("Cwd"))
+        if event and cwd:
+            event["attributes"]["cwd"] = cwd
+            transcript.session.attributes.setdefault("cwd", cwd)
+
+
+def antigravity_arguments(given, nested):
+    """The arguments of a call, under the names that other tools use for content and edits."""
+    given = json_value(given) if isinstance(given, str) and given[:1] == "{" else given
+    if isinstance(given, list):
+        return [antigravity_arguments(item, nested) for item in given]
+    if not isinstance(given, dict):
+        return given
+    named = {ANTIGRAVITY_KEYS.get(key, key): value for key, value in given.items()}
+    for key, value in named.items():
+        inner = json_value(value) if nested and isinstance(value, str) else None
+        value = value if inner is None else inner
+        named[key] = antigravity_arguments(value, False) if key == "edits" else value
+    return named
+
+
+def antigravity_result(transcript, name, at, record, text):
+    """What a tool answered, which belongs to the first call that waits."""
+    call_id = next(iter(transcript.calls), name)
+    kind, data = event_kind(transcript.calls[call_id][0][0]) if call_id in transcript.calls else ("", {})
+    failed = as_text(record.get("status")).upper() in ("ERROR", "FAILED", "CANCELED", "CANCELLED")
+    code = re.search(r"(?:exit code:? |failed with exit code )(-?\d{1,9})", text[:2000], re.IGNORECASE)
+    code = code and kind == "ShellCommand" and int(code[1])
+    shown = code_block(text, language_of(data["path"])) if kind == "FileRead" else (
+        code_block(text) if kind in ("ShellCommand", "CodeSearch", "FileSearch") else text_block(text))
+    transcript_result(transcript, call_id, at, [shown] if text.strip() else [], failed=failed,
+                      exit_code=code if type(code) is int else None)
+
+
+def antigravity_notice(transcript, name, at, record, text):
+    transcript_notice(transcript, name, at, text, "notice")
+
+
+def antigravity_problem(transcript, name, at, record, text):
+    transcript_notice(transcript, name, at, text, "api_error", error=True)
+
+
+def antigravity_checkpoint(transcript, name, at, record, text):
+    transcript.session.event("Custom", name, at, [text_block(text)] * bool(text), kind="compaction")
+
+
+def antigravity_unknown(transcript, name, at, record, text):
+    transcript.session.unknown_record(record.get("type"), name, at, record)
+
+
+ANTIGRAVITY_STEPS = {
+    "USER_INPUT": antigravity_user,
+    "PLANNER_RESPONSE": antigravity_answer,
+    "GENERATE_RESPONSE": antigravity_answer,
+    "CHECKPOINT": antigravity_checkpoint,
+    "ERROR_MESSAGE": antigravity_problem,
+    **dict.fromkeys(("EPHEMERAL_MESSAGE", "CONVERSATION_HISTORY", "KNOWLEDGE_ARTIFACTS", "SYSTEM_MESSAGE")),
+}
+# ---------------------------------------------------------------------------
+# Qwen Code
+#
+# <config>/projects/<project folder>/chats/<session>.jsonl and chats/archive, seen from
+# 0.15 to 0.21: records that name their parent, with parts as Gemini has them.  Going
+# back starts a new branch, so only the chain that ends in the last record is shown.
+# Older versions wrote Gemini CLI's files below <config>/tmp.
+#
+# To support a new kind of system record, add a line to QWEN_SYSTEM.
+# ---------------------------------------------------------------------------
+
+QWEN_HEAD = re.compile(rb'^\{"uuid":\s*"([^"\\]{1,200})",\s*"parentUuid":\s*(?:null|"([^"\\]{1,200})")')
+# Records that hang on the chain but never carry it on.
+QWEN_ASIDE = (b'"subtype":"session_artifact_snapshot"', b'"subtype": "session_artifact_snapshot"')
+QWEN_INJECTED = ("notification", "mid_turn_user_message", "cron", "goal_runtime")
+
+
+def qwen_roots(env, home):
+    """The sessions below QWEN_RUNTIME_DIR, QWEN_HOME or ~/.qwen, and those of old below tmp."""
+    bases = [Path(env[name]).expanduser() for name in ("QWEN_RUNTIME_DIR", "QWEN_HOME") if env.get(name)]
+    bases = bases or [Path(home) / ".qwen"]
+    return [base / folder for base in bases for folder in ("projects", "tmp")]
+
+
+def qwen_sources(root):
+    """The sessions below a folder, or one file; of a session that was archived too, the live file."""
+    root = os.fspath(root)
+    if not os.path.isfile(root):
+        chats = {}
+        for entry in walk(root):
+            if qwen_is_chat(entry.path):
+                rank, key = ("archive" in Path(entry.path).parts, entry.path), qwen_id(entry.path)
+                chats[key] = min(chats.get(key, (rank, entry.path)), (rank, entry.path))
+        yield from (Source(key, (path,)) for key, (_, path) in sorted(chats.items()))
+    elif root.endswith(".jsonl"):
+        yield Source(qwen_id(root), (root,))
+        return
+    yield from gemini_sources_if(root, qwen_is_old)
+
+
+def qwen_is_chat(path):
+    """Whether a file is a session: below Qwen's own folder by its place, and everywhere by what it holds."""
+    place = re.search(r"/chats/(?:archive/)?[^/]+\.jsonl$" if ".qwen" in Path(path).parts else r"\.jsonl$",
+                      path.replace("\\", "/"))
+    return bool(place) and qwen_recognise(read_head(path), path)
+
+
+def qwen_id(path):
+    """The name of a session's file, which is its id; other names are not unique, so the path is."""
+    stem = Path(path).stem
+    return stem if qwen_is_id(stem) else path
+
+
+def qwen_is_id(text):
+    return bool(UUID.fullmatch(text) or re.fullmatch(r"[0-9a-fA-F]{32}", text))
+
+
+def qwen_recognise(head, path):
+    """Whether the head of an unknown file is a session of Qwen Code."""
+    if qwen_is_old(head, path):
+        return True
+    records = (record for line in head.split(b"\n", 20)[:20] for record in qwen_records(line))
+    return any(qwen_is_record(record) for record in records) or (
+        b"\n" not in head and bool(QWEN_HEAD.match(head)) and b'"parts"' in head and b'"role":"user"' in head)
+
+
+def qwen_is_old(head, path):
+    """Whether the head of a file is a session as the first versions wrote it: Gemini CLI's, below Qwen's folder."""
+    return ".qwen" in Path(path).parts and path.endswith(".json") and gemini_looks_like(head)
+
+
+def qwen_is_record(record):
+    """Whether a record has Claude's envelope round Gemini's parts, or is one of Qwen's own."""
+    if not {"uuid", "sessionId", "type"} <= record.keys():
+        return False
+    return isinstance(as_dict(record.get("message")).get("parts"), list) or (
+        record["type"] == "system" and "systemPayload" in record and "subtype" in record)
+
+
+def qwen_records(line):
+    """The objects on a line; two may be glued together, and what follows damage is lost."""
+    record = load_json(line)
+    if record is not None:
+        return [record] if isinstance(record, dict) else []
+    text, place, found = line.decode("utf-8-sig", "replace").strip("\0 \t\r\n"), 0, []
+    while place < len(text):
+        try:
+            record, place = JSON_DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            break
+        if isinstance(record, dict):
+            found.append(clean_value(record))
+    return found
+
+
+# Qwen Code: the chain -------------------------------------------------------
+
+class QwenLook:
+    """What a first pass tells: who follows whom, and whether the file is what its name says."""
+
+    def __init__(self):
+        self.parents = {}           # uuid -> uuid of the parent, None of the first, "" where it is lost
+        self.before = {}            # uuid -> uuid of the record before it in the file
+        self.last = None            # uuid that the chain ends in
+        self.ids = set()            # session ids, a few
+
+
+def qwen_look(path):
+    """Read a file once for its chain, mostly without decoding."""
+    look = QwenLook()
+    for _, line in read_lines(path):
+        found = QWEN_HEAD.match(line or b"")
+        if found and b'}{"uuid"' not in line and len(look.ids) > 0:
+            names = [name and name.decode("utf-8", "replace") for name in found.groups()]
+            qwen_link(look, *names, aside=any(mark in line[:2000] for mark in QWEN_ASIDE))
+            continue
+        for record in qwen_records(line or b""):
+            uuid, parent = as_text(record.get("uuid")), record.get("parentUuid", "")
+            if as_text(record.get("sessionId")):
+                look.ids.add(record["sessionId"])
+            if uuid:
+                qwen_link(look, uuid, parent if parent is None else as_text(parent),
+                          record.get("subtype") == "session_artifact_snapshot")
+    return look
+
+
+def qwen_link(look, uuid, parent, aside):
+    """Note a record.  A uuid that comes again is another piece of the same record."""
+    if uuid not in look.parents:
+        look.parents[uuid] = parent
+        look.before[uuid] = look.last
+    if not aside:
+        look.last = uuid
+
+
+def qwen_chain(look):
+    """The uuids from the last record up; where a parent is lost, the record before stands for it."""
+    chain, uuid = set(), look.last
+    while uuid is not None and uuid not in chain:
+        chain.add(uuid)
+        parent = look.parents[uuid]
+        uuid = look.before[uuid] if parent is not None and parent not in look.parents else parent
+    return chain
+
+
+# Qwen Code: one session -----------------------------------------------------
+
+@tool("qwen", "Qwen Code", roots=qwen_roots, sources=qwen_sources, recognise=qwen_recognise)
+def parse_qwen(source):
+    """One file is one session; one whose records belong to another session than its name says is none."""
+    path = os.fspath(source.path)
+    if path.endswith(".json"):
+        yield from gemini_sessions(source, "qwen", "alibaba")
+        return
+    with open_regular(path) as file:
+        if not qwen_recognise(file.read(HEAD_SIZE), path):
+            return
+    look, stem = qwen_look(path), Path(path).stem
+    if qwen_is_id(stem) and look.ids and stem.replace("-", "") not in {name.replace("-", "") for name in look.ids}:
+        return
+    session = Session("qwen", "alibaba", stem if qwen_is_id(stem) else min(look.ids, default=stem),
+                      utc(os.stat(path).st_mtime))
+    transcript = Transcript(session, GEMINI_TOOLS)
+    transcript.counted = {}         # uuid -> usage of a record that may come in several pieces
+    yield from only_if_any(session, qwen_events(path, qwen_chain(look), transcript))
+
+
+def qwen_events(path, chain, transcript):
+    """The events of the chain, in the order of the file."""
+    yield from transcript_events(transcript, qwen_chained(path, chain, transcript.session),
+                                 lambda numbered: qwen_record(transcript, *numbered))
+
+
+def qwen_chained(path, chain, session):
+    """Yield (name, record) of all records that are on the chain or on none."""
+    for offset, line in read_lines(path):
+        if line is not None and not line.strip(b"\0 \t\r\n"):
+            continue
+        records = qwen_records(line or b"")
+        session.bad_lines += not records and (line is None or line.endswith(b"\n"))
+        for number, record in enumerate(records):
+            uuid = as_text(record.get("uuid"))
+            if not uuid or uuid in chain:
+                yield uuid or f"@{offset}.{number}", record
+
+
+def qwen_record(transcript, name, record):
+    """Show one record."""
+    session, at = transcript.session, utc(record.get("timestamp"))
+    session.seen_at(at)
+    for key, fact in (("cwd", "cwd"), ("gitBranch", "git_branch")):
+        if as_text(record.get(key)):
+            session.attributes.setdefault(fact, record[key])
+    session.tool_version = as_text(record.get("version")) or session.tool_version
+    step = QWEN_STEPS.get(as_text(record.get("type")))
+    if step:
+        step(transcript, name, at, record)
+    else:
+        session.unknown_record(record.get("type"), name, at, record)
+
+
+def qwen_message(record):
+    return gemini_parts(as_dict(record.get("message")).get("parts"))
+
+
+def qwen_user(transcript, name, at, record):
+    """A prompt as the person typed it, or what the program said in their name."""
+    parts = qwen_message(record)
+    typed = as_text(as_dict(record.get("systemPayload")).get("displayText"))
+    texts = [typed] if typed else list(filter(None, map(gemini_text, parts)))
+    for number, part in enumerate(parts):
+        if "functionResponse" in part:
+            gemini_response(transcript, f"{name}-{number}", at, part)
+    if record.get("subtype") in QWEN_INJECTED:
+        transcript_notice(transcript, name, at, "\n".join(texts), "notification")
+    else:
+        blocks = [block for part in parts for block in gemini_block(transcript, part)]
+        gemini_prompt(transcript, name, at, texts, blocks)
+
+
+def qwen_assistant(transcript, name, at, record):
+    """A response of the model, or a piece of one."""
+    if name not in transcript.counted:
+        transcript_close(transcript)
+    transcript.told = transcript.names
+    transcript.model = as_text(record.get("model")) or transcript.model
+    gemini_spoken(transcript, name, at, qwen_message(record))
+    counts, before = qwen_counts(record.get("usageMetadata")), transcript.counted.get(name)
+    transcript.counted[name] = before or counts
+    if counts and before:
+        transcript.usage["raw_input"] += counts["input"]
+        transcript.usage["raw_output"] += counts["output"]
+        transcript.usage["duplicates_removed"] += 1
+    elif counts:
+        transcript_usage(transcript, counts, transcript.model)
+
+
+def qwen_counts(usage):
+    """Token counts of a response.  Whether thoughts are in the output, only the total tells."""
+    usage = as_dict(usage)
+    given, said, thought, cached, total = (whole(usage.get(f"{name}TokenCount")) for name in
+                                           ("prompt", "candidates", "thoughts", "cachedContent", "total"))
+    beside = thought if total == given + said + thought or thought > said else 0
+    return any((given, said, thought)) and {"input": given, "output": said + beside, "cache_read": min(cached, given),
+                                            "reasoning": thought}
+
+
+def qwen_tool_result(transcript, name, at, record):
+    """The result of a call.  That of a sub-agent tells what it did and used, and that is all there is of it."""
+    result, parts = as_dict(record.get("toolCallResult")), qwen_message(record)
+    response = next((as_dict(part.get("functionResponse")) for part in parts if "functionResponse" in part), {})
+    call_id = as_text(result.get("callId")) or as_text(response.get("id"))
+    display = result.get("resultDisplay")
+    transcript.names.setdefault(call_id, as_text(response.get("name")) or "unknown")
+    if as_dict(display).get("type") == "task_execution":
+        qwen_task(transcript, call_id or name, at, display)
+    gemini_result(transcript, call_id, at, parts, display, result.get("status") in ("error", "cancelled"))
+
+
+def qwen_task(transcript, task, at, display):
+    """A sub-agent, as far as its call's result tells."""
+    session, summary = transcript.session, as_dict(display.get("executionSummary"))
+    title, prompt = first_of(display, ("taskDescription", "subagentName")), as_text(display.get("taskPrompt"))
+    start = session.event("TaskStart", f"{task}-start", at, [text_block(prompt)] * bool(prompt), task=task,
+                          title=as_text(title) or None, attributes={"agent_type": as_text(display.get("subagentName"))})
+    used, cached, output, thoughts = (whole(summary.get(f"{name}Tokens")) for name in
+                                      ("input", "cached", "output", "thought"))
+    if used or output:
+        usage = transcript.usage
+        usage["raw_input"], usage["raw_output"] = usage["raw_input"] + used, usage["raw_output"] + output
+        usage["responses"] += whole(summary.get("rounds"))
+        transcript_put_usage(transcript, start, {"input": used, "output": output, "cache_read": min(cached, used),
+                                                 "reasoning": min(thoughts, output)})
+    duration = summary.get("totalDurationMs")
+    said = f"{whole(summary.get('rounds'))} rounds, {whole(summary.get('totalToolCalls'))} tool calls"
+    session.event("TaskEnd", f"{task}-end", at, task=task, summary=said,
+                  duration_ms=round(duration) if type(duration) in (int, float) and 0 <= duration < 1e10 else None)
+
+
+# Qwen Code: records of the program ------------------------------------------
+
+def qwen_system(transcript, name, at, record):
+    """A system record, by its subtype; telemetry repeats what other records say."""
+    kind = as_text(record.get("subtype"))
+    if kind not in QWEN_SYSTEM:
+        transcript.session.unknown_record(f"system {kind}", name, at, record)
+    elif step := QWEN_SYSTEM[kind]:
+        step(transcript, name, at, as_dict(record.get("systemPayload")))
+
+
+def qwen_command(transcript, name, at, payload):
+    """A slash command as it was typed, or what it answered."""
+    command = as_text(payload.get("rawCommand")).strip()
+    if payload.get("phase") != "result" and command:
+        transcript.session.event("UserMessage", name, at, [text_block(command)])
+    for number, item in enumerate(as_list(payload.get("outputHistoryItems"))):
+        transcript_notice(transcript, f"{name}-{number}", at, as_text(as_dict(item).get("text")), "command_output")
+
+
+def qwen_title(transcript, name, at, payload):
+    """The latest title counts."""
+    title = first_of(payload, ("customTitle", "title", "name"))
+    transcript.session.title = as_text(title).strip() or transcript.session.title
+
+
+def qwen_marker(kind):
+    """A step for what changes the conversation."""
+    def step(transcript, name, at, payload):
+        facts = {key: value for key, value in as_dict(payload.get("info")).items() if type(value) in (int, str)}
+        transcript.session.event("Custom", name, at, kind=kind, attributes=facts or None)
+    return step
+
+
+QWEN_SYSTEM = {
+    "slash_command": qwen_command,
+    "custom_title": qwen_title,
+    "chat_compression": qwen_marker("compaction"),
+    "rewind": qwen_marker("rewind"),
+    **dict.fromkeys(("ui_telemetry", "attribution_snapshot", "session_artifact_snapshot", "file_history_snapshot",
+                     "at_command")),
+}
+QWEN_STEPS = {"user": qwen_user, "assistant": qwen_assistant, "tool_result": qwen_tool_result, "system": qwen_system}
+# ---------------------------------------------------------------------------
+# GitHub Copilot CLI
+#
+# Seen: session-state/<id>/events.jsonl of 1.0.102, <id>.jsonl of 0.0.4xx, and
+# history-session-state/*.json before that.  A resumed session goes on in its
+# file, so that a shutdown may stand in the middle.  A call is told twice, usage up
+# to three times, and a sub-agent's records carry its agentId.  session-store.db
+# is a derived copy that may lag, and is not read.
+#
+# To support a new record, add a line to COPILOT_STEPS; a new tool, to COPILOT_TOOLS.
+# ---------------------------------------------------------------------------
+
+
+def copilot_roots(env, home):
+    """$COPILOT_HOME, else ~/.copilot, on every system."""
+    folder = Path(env["COPILOT_HOME"]).expanduser() if env.get("COPILOT_HOME") else Path(home) / ".copilot"
+    return [folder / "session-state", folder / "history-session-state"]
+
+
+def copilot_sources(root):
+    """The sessions below a folder, or one file.  Of two files of one session, that in its own folder counts."""
+    root = Path(root)
+    files = [root] if root.is_file() else [Path(entry.path) for entry in walk(os.fspath(root))
+                                           if entry.name.endswith((".jsonl", ".json")) and copilot_inside(entry.path)]
+    best = {}
+    for path in sorted(files, key=lambda path: path.name != "events.jsonl"):
+        best.setdefault(copilot_key(path), path)
+    return [Source(key, (path, path.with_name("workspace.yaml"))) for key, path in best.items()]
+
+
+def copilot_key(path):
+    return path.parent.name if path.name == "events.jsonl" else path.stem
+
+
+def copilot_inside(path):
+    try:
+        with open_regular(path) as file:
+            return copilot_recognise(file.read(1 << 16), path)
+    except OSError:
+        return False
+
+
+def copilot_recognise(head, path):
+    """Whether a file starts with Copilot's envelopes, or is an older history in one object."""
+    if path.endswith(".json"):
+        return b'"chatMessages"' in head and b'"sessionId"' in head
+    records = filter(None, (load_json(line) for line in head.split(b"\n", 5)[:5]))
+    return any(isinstance(record, dict) and isinstance(record.get("data"), dict) and "parentId" in record
+               and copilot_is_type(as_text(record.get("type"))) for record in records)
+
+
+def copilot_is_type(kind):
+    return kind in COPILOT_STEPS or kind.startswith(("session.", "assistant.", "tool.execution"))
+
+
+@tool("copilot-cli", "Copilot CLI", roots=copilot_roots, sources=copilot_sources, recognise=copilot_recognise)
+def parse_copilot(source):
+    """One event log is one session."""
+    path = source.path
+    with open_regular(path) as file:
+        head = file.read(1 << 16)
+    if not copilot_recognise(head, str(path)):
+        return
+    started = [as_dict(load_json(line)) for line in head.split(b"\n", 5)[:5] if b'"session.start"' in line]
+    session_id = next((as_text(as_dict(record.get("data")).get("sessionId")) for record in started), "")
+    session = Session("copilot-cli", "github", session_id or copilot_key(path), utc(os.stat(path).st_mtime))
+    run = CopilotRun(session)
+    records = copilot_history(path, session) if path.suffix == ".json" else \
+        read_records(path, session, lambda line: b'"type":"system.message"' in line[:40])
+    for record in started:                              # times of records without one follow from here
+        session.seen_at(utc(record.get("timestamp")))
+    events = transcript_events(run, records, lambda item: copilot_record(run, *item), lambda: copilot_finish(run))
+    yield from only_if_any(session, copilot_named(run, path, events))
+
+
+class CopilotRun(Transcript):
+    """A session while it is read."""
+
+    def __init__(self, session):
+        super().__init__(session, COPILOT_TOOLS)
+        self.tasks = {}             # agent id -> [event that started it, its duration, what it did] while it runs
+        self.agents = {}            # id of the call that started an agent -> agent id
+        self.responses = set()      # ids of the responses whose usage is counted
+        self.message = {}           # task -> id of the message that is being told
+        self.thought = {}           # task -> its latest reasoning
+        self.shutdowns = {}         # start of a run -> counts of its latest shutdown
+
+
+def copilot_named(run, path, events):
+    """The events, then what workspace.yaml says of the session."""
+    yield from events
+    facts = {}
+    try:
+        with open_regular(path.with_name("workspace.yaml")) as file:
+            lines = clean_text(file.read(1 << 16).decode("utf-8", "replace")).splitlines()
+        facts = dict(line.split(": ", 1) for line in lines if ": " in line and line[:1].isalpha())
+    except OSError:
+        pass
+    attributes = run.session.attributes
+    run.session.title = run.session.title or facts.get("name", "").strip("\"' ") or None
+    for name, key in (("cwd", "cwd"), ("git_branch", "branch")):
+        if facts.get(key, "").strip("\"' "):
+            attributes.setdefault(name, facts[key].strip("\"' "))
+    if len(attributes.get("all_cwds", ())) < 2:
+        attributes.pop("all_cwds", None)
+
+
+def copilot_record(run, offset, record):
+    """One envelope: {type, data, id, timestamp, agentId?}."""
+    kind, data = as_text(record.get("type")), as_dict(record.get("data"))
+    at, record_id = utc(record.get("timestamp")), as_text(record.get("id")) or f"copilot-{offset}"
+    run.session.seen_at(at)
+    task = copilot_task(run, at, record, data)
+    step = COPILOT_STEPS.get(kind)
+    if step:
+        step(run, record_id, at, data, task)
+    elif not kind.startswith(COPILOT_SILENT):
+        run.session.unknown_record(kind or "record", record_id, at, record)
+
+
+def copilot_task(run, at, record, data):
+    """The sub-agent that a record belongs to, or None; it is started where no record says so."""
+    call = as_text(data.get("parentToolCallId"))
+    if record.get("type") == "subagent.started":
+        call = as_text(data.get("toolCallId"))
+    agent = as_text(record.get("agentId")) or run.agents.get(call) or call
+    if not agent:
+        return None
+    if agent not in run.tasks:
+        run.agents[call or agent] = agent
+        title = as_text(data.get("agentDisplayName")) or as_text(data.get("agentName")) or None
+        facts = {"agent": as_text(data.get("agentName")), "model": as_text(data.get("model")), "call_id": call}
+        event = run.session.event("TaskStart", f"{agent}-start", at, task=agent, title=title,
+                                  attributes={key: value for key, value in facts.items() if value})
+        run.tasks[agent] = event
+    return agent
+
+
+def copilot_agent_ended(run, record_id, at, data, task):
+    """A sub-agent is done, well or not."""
+    if task is None:
+        task = run.agents.get(as_text(data.get("toolCallId")))
+    if run.tasks.get(task) is None:
+        return
+    transcript_close(run, task)
+    said = [f"{whole(data.get('totalToolCalls'))} tool calls", as_text(data.get("model")), as_text(data.get("error"))]
+    duration = whole(data.get("durationMs")) or None
+    run.session.event("TaskEnd", f"{task}-end", at, task=task, duration_ms=duration, summary=", ".join(filter(None, said)),
+                      attributes={"error": True} if data.get("error") else None)
+    run.tasks[task] = None
+
+
+def copilot_finish(run):
+    """End the sub-agents that never said so."""
+    for task, event in run.tasks.items():
+        if event is not None:
+            run.session.event("TaskEnd", f"{task}-end", task=task)
+
+
+# Copilot: what was said -----------------------------------------------------
+
+def copilot_user(run, record_id, at, data, task):
+    """A prompt; what an agent or the program wrote in the person's name is none."""
+    text = as_text(data.get("content"))
+    blocks = [text_block(text)] * bool(text.strip()) + copilot_attachments(data.get("attachments"))
+    if not blocks:
+        return
+    if task or as_text(data.get("source")).startswith(("agent-", "system", "skill", "hook", "autopilot")):
+        run.session.event("SystemMessage", record_id, at, blocks, task=task, attributes={"meta": "agent_prompt"})
+    else:
+        transcript_prompt(run, record_id, at, blocks)
+
+
+def copilot_attachments(attachments):
+    """Blocks of files, folders and pictures beside a prompt."""
+    blocks = []
+    for item in map(as_dict, as_list(attachments)):
+        media, data = as_text(item.get("mimeType")), as_text(item.get("data"))
+        path = as_text(item.get("path")) or as_text(item.get("filePath")) or as_text(item.get("displayName"))
+        if media.startswith("image/") and data:
+            blocks.append(image_block(media, data, path or None))
+        elif path:
+            blocks.append({"type": "File", "path": path})
+    return blocks
+
+
+def copilot_assistant(run, record_id, at, data, task):
+    """A message: reasoning, text and calls; one that comes in chunks stays one response."""
+    message_id = as_text(data.get("messageId")) or record_id
+    if run.message.get(task) != message_id:
+        transcript_close(run, task)
+        run.message[task] = message_id
+    run.model = as_text(data.get("model")) or run.model
+    copilot_think(run, f"{record_id}-thinking", at, as_text(data.get("reasoningText")), task)
+    text = as_text(data.get("content"))
+    if text.strip():
+        transcript_say(run, "AgentMessage", record_id, at, [text_block(text)], task)
+    for request in map(as_dict, as_list(data.get("toolRequests"))):
+        copilot_call(run, at, request.get("toolCallId"), request.get("name"), request.get("arguments"), task)
+    response = as_text(data.get("apiCallId")) or message_id
+    if response not in run.responses and whole(data.get("outputTokens")):
+        run.responses.add(response)
+        transcript_usage(run, {"output": whole(data["outputTokens"])}, run.model, task)
+
+
+def copilot_think(run, record_id, at, text, task):
+    """Reasoning, which may come alone and again with its message."""
+    if text.strip() and run.thought.get(task) != text:
+        run.thought[task] = text
+        transcript_say(run, "Thinking", record_id, at, [text_block(text)], task)
+
+
+def copilot_reasoning(run, record_id, at, data, task):
+    copilot_think(run, record_id, at, as_text(data.get("content")), task)
+
+
+# Copilot: tools -------------------------------------------------------------
+
+def copilot_call(run, at, call_id, name, given, task):
+    """A call, as the model asked for it or as it began: whichever comes first."""
+    if isinstance(given, str):
+        parsed = json_value(given)
+        given = parsed if isinstance(parsed, dict) else given
+    call_id, name = as_text(call_id), as_text(name)
+    patch = given if isinstance(given, str) else as_text(first_of(given, ("input", "patch")))
+    if not name or not call_id or call_id in run.names:
+        return
+    if name != "apply_patch" or not transcript_patch(run, call_id, at, name, patch, task):
+        action = as_text(as_dict(given).get("command")) if name == "str_replace_editor" else ""
+        transcript_call(run, call_id, at, name, given, task, known_as=f"{name} {action}".strip())
+
+
+def copilot_started(run, record_id, at, data, task):
+    copilot_call(run, at, data.get("toolCallId"), data.get("toolName"), data.get("arguments"), task)
+
+
+def copilot_complete(run, record_id, at, data, task):
+    """The result of a call."""
+    result, error = data.get("result"), as_dict(data.get("error"))
+    detail = as_text(as_dict(result).get("detailedContent"))
+    text = as_text(result) or as_text(as_dict(result).get("content")) or detail
+    failed = data.get("success") is False
+    if failed:
+        text = as_text(error.get("message")) or as_text(data.get("error")) or text
+    call_id = as_text(data.get("toolCallId"))
+    kind = run.tools.get(run.names.get(call_id), ("",))[0]
+    blocks = [code_block(text) if kind in COPILOT_CODE and not failed else text_block(text)] if text else []
+    blocks += copilot_attachments(as_dict(result).get("contents"))
+    code = as_dict(data.get("shellExecution")).get("exitCode")
+    transcript_result(run, call_id, at, blocks, failed=failed, exit_code=code, diff=copilot_diff(detail), task=task)
+
+
+COPILOT_CODE = ("ShellCommand", "FileRead", "CodeSearch", "FileSearch")
+
+
+def copilot_diff(detail):
+    """The unified diff in a result's details, without git's lines before it; None for a new file."""
+    place = detail.find("\n--- ") + 1
+    created = detail.startswith("--- a/dev/null", place) or detail.startswith("--- /dev/null", place)
+    return detail[place:].strip("\n") if "diff --git" in detail[:2000] and place and not created else None
+
+
+# Copilot: facts, notices, usage ---------------------------------------------
+
+def copilot_start(run, record_id, at, data, task):
+    """The session begins or goes on: where, with what, in which version."""
+    session, context = run.session, as_dict(data.get("context"))
+    session.seen_at(utc(data.get("startTime")))
+    session.tool_version = as_text(data.get("copilotVersion")) or session.tool_version
+    run.model = as_text(data.get("selectedModel")) or run.model
+    cwd, branch = as_text(context.get("cwd")), as_text(context.get("branch"))
+    git = {"branch": branch, "commit_hash": as_text(context.get("headCommit")),
+           "repository_url": copilot_repository(context)}
+    git = {key: value for key, value in git.items() if value}
+    for name, value in (("cwd", cwd), ("git_branch", branch), ("git", git)):
+        if value:
+            session.attributes.setdefault(name, value)
+    add_new(session.attributes.setdefault("all_cwds", []), cwd)
+
+
+def copilot_repository(context):
+    """The address of owner/name, which is told without its host."""
+    name, host = as_text(context.get("repository")), as_text(context.get("repositoryHost")) or "github.com"
+    return f"https://{host}/{name}" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
+
+
+def copilot_model(run, record_id, at, data, task):
+    if task is None:
+        run.model = as_text(data.get("newModel")) or run.model
+        run.session.model = run.model
+
+
+def copilot_usage_record(run, record_id, at, data, task):
+    """The usage of one response, which comes before its message."""
+    usage = as_dict(data.get("usage"))
+    response = as_text(as_dict(usage.get("accounting")).get("usageId")) or as_text(usage.get("apiCallId")) or record_id
+    counts = copilot_counts(usage)
+    if response in run.responses:
+        run.usage["duplicates_removed"] += 1
+        run.usage["raw_input"] += counts["input"]
+        run.usage["raw_output"] += counts["output"]
+        return
+    run.responses.update((response, as_text(usage.get("apiCallId"))))
+    transcript_close(run, task)
+    transcript_usage(run, counts, as_text(usage.get("model")) or None, task, before=True)
+
+
+def copilot_counts(usage):
+    """Counts of a usage object; its input has the cache, its output the reasoning."""
+    names = {"input": "inputTokens", "output": "outputTokens", "cache_read": "cacheReadTokens",
+             "cache_write": "cacheWriteTokens", "reasoning": "reasoningTokens"}
+    return {part: whole(as_dict(usage).get(name)) for part, name in names.items()}
+
+
+def copilot_shutdown(run, record_id, at, data, task):
+    """Totals of a run.  What responses did not tell themselves is counted here; totals of a resumed run go on."""
+    transcript_close(run)
+    facts = {**as_dict(data.get("accountingSnapshot")), **data}
+    start = str(facts.get("sessionStartTime"))[:40]
+    totals = copilot_totals(facts)
+    run.shutdowns[start] = totals
+    account = run.usage
+    owed = [counts for waiting in run.owed.values() for counts, _ in waiting]
+    counted = {part: account[part] + sum(counts.get(part, 0) for counts in owed) for part in totals}
+    rest = {part: max(0, sum(run_totals[part] for run_totals in run.shutdowns.values()) - counted[part])
+            for part in totals}
+    raw = account["raw_input"], account["raw_output"]
+    models = list(as_dict(facts.get("modelMetrics")))
+    transcript_usage(run, rest, as_text(facts.get("currentModel")) or (models[0] if len(models) == 1 else None))
+    account["raw_input"], account["raw_output"] = raw[0] + totals["input"], raw[1] + totals["output"]
+    requests = facts.get("totalPremiumRequests", facts.get("totalPremiumRequestCost"))
+    if type(requests) in (int, float) and requests:
+        run.session.attributes["premium_requests"] = requests
+
+
+def copilot_totals(facts):
+    """The counts of all models of a run together."""
+    usages = [copilot_counts(as_dict(metric).get("usage")) for metric in as_dict(facts.get("modelMetrics")).values()]
+    if not any(any(usage.values()) for usage in usages):
+        details = {key: whole(as_dict(value).get("tokenCount")) for key, value in as_dict(facts.get("tokenDetails")).items()}
+        read, write = details.get("cache_read", 0), details.get("cache_write", 0)
+        usages = [{"input": details.get("input", 0) + read + write, "output": details.get("output", 0),
+                   "cache_read": read, "cache_write": write, "reasoning": 0}]
+    return {part: sum(usage[part] for usage in usages) for part in usages[0]}
+
+
+def copilot_notice(meta, *names):
+    """A step that shows a record's text as a SystemMessage."""
+    def step(run, record_id, at, data, task):
+        text = as_text(first_of(data, names))
+        if text.strip():
+            attributes = {"meta": meta, **({"error": True} if meta == "api_error" else {})}
+            run.session.event("SystemMessage", record_id, at, [text_block(text)], task=task, attributes=attributes)
+    return step
+
+
+def copilot_marker(kind, *names):
+    """A step that marks a place in the session."""
+    def step(run, record_id, at, data, task):
+        transcript_close(run, task)
+        text = as_text(first_of(data, names))
+        run.session.event("Custom", record_id, at, [text_block(text)] * bool(text), task=task, kind=kind)
+    return step
+
+
+def copilot_title(run, record_id, at, data, task):
+    run.session.title = as_text(data.get("title")).strip() or run.session.title
+
+
+# Copilot: the older history in one object -----------------------------------
+
+def copilot_history(path, session):
+    """Yield (place, envelope) of {"sessionId", "startTime", "chatMessages": […]}, in the form of later versions."""
+    with open_regular(path) as file:
+        history = as_dict(load_json(file.read(MAX_LINE)))
+    at = history.get("startTime")
+    yield 0, {"type": "session.start", "timestamp": at, "data": {"selectedModel": history.get("selectedModel")}}
+    for place, message in enumerate(map(as_dict, as_list(history.get("chatMessages"))), 1):
+        role, text = message.get("role"), codex_content(message.get("content"))[0]
+        if role == "tool":
+            data = {"toolCallId": message.get("tool_call_id"), "result": text}
+            yield place, {"type": "tool.execution_complete", "data": data}
+        elif role == "assistant":
+            calls = [{"toolCallId": call.get("id") or f"call-{place}-{number}", **as_dict(call.get("function"))}
+                     for number, call in enumerate(map(as_dict, as_list(message.get("tool_calls"))))]
+            yield place, {"type": "assistant.message", "data": {"content": text, "toolRequests": calls}}
+        elif role == "user":
+            yield place, {"type": "user.message", "data": {"content": text}}
+        elif role != "system":
+            yield place, {"type": f"role {role}", "data": message}
+
+
+COPILOT_TOOLS = {
+    "bash": ("ShellCommand", "command", ("command",)),
+    "shell": ("ShellCommand", "command", ("command",)),
+    "powershell": ("ShellCommand", "command", ("command",)),
+    "view": ("FileRead", "path", ("path",)),
+    "show_file": ("FileRead", "path", ("path",)),
+    "edit": ("FileEdit", "path", ("path",)),
+    "create": ("FileCreate", "path", ("path",)),
+    "str_replace_editor view": ("FileRead", "path", ("path",)),
+    "str_replace_editor create": ("FileCreate", "path", ("path",)),
+    "str_replace_editor str_replace": ("FileEdit", "path", ("path",)),
+    "str_replace_editor insert": ("FileEdit", "path", ("path",)),
+    "grep": ("CodeSearch", "query", ("pattern",)),
+    "rg": ("CodeSearch", "query", ("pattern",)),
+    "glob": ("FileSearch", "pattern", ("pattern",)),
+    "web_fetch": ("WebFetch", "url", ("url",)),
+    "web_search": ("WebSearch", "query", ("query",)),
+}
+
+# Record -> step(run, record id, time, data, task).
+COPILOT_STEPS = {
+    "session.start": copilot_start,
+    "session.resume": copilot_start,
+    "session.context_changed": lambda run, record_id, at, data, task: copilot_start(run, record_id, at, {"context": data}, task),
+    "session.model_change": copilot_model,
+    "session.usage_record": copilot_usage_record,
+    "session.shutdown": copilot_shutdown,
+    "session.title_changed": copilot_title,
+    "session.info": copilot_notice("notice", "message"),
+    "session.warning": copilot_notice("notice", "message"),
+    "session.error": copilot_notice("api_error", "message"),
+    "session.truncation": copilot_marker("compaction"),
+    "session.compaction_complete": copilot_marker("compaction", "summaryContent"),
+    "session.snapshot_rewind": copilot_marker("rollback"),
+    "abort": copilot_marker("interrupt", "reason"),
+    "user.message": copilot_user,
+    "system.notification": copilot_notice("notification", "content"),
+    "assistant.message": copilot_assistant,
+    "assistant.reasoning": copilot_reasoning,
+    "tool.user_requested": copilot_started,
+    "tool.execution_start": copilot_started,
+    "tool.execution_complete": copilot_complete,
+    "subagent.started": lambda run, record_id, at, data, task: None,
+    "subagent.completed": copilot_agent_ended,
+    "subagent.failed": copilot_agent_ended,
+}
+# Records that show nothing; many are only sent to the screen.
+COPILOT_SILENT = (
+    "system.message", "assistant.turn_", "assistant.intent", "assistant.usage", "assistant.streaming", "hook.",
+    "tool.execution_p", "subagent.selected", "subagent.deselected", "subagent.configured", "session.usage_",
+    "session.mode_changed", "session.auto_mode_resolved", "session.task_complete", "session.plan_changed",
+    "session.handoff", "session.compaction_start", "session.workspace_file_changed", "session.idle",
+    "session.background_tasks_changed", "session.tools_updated", "permission.", "user_input.", "elicitation.",
+    "command.", "pending_messages.", "skill.invoked", "exit_plan_mode.", "external_tool.",
+)
+
+# ---------------------------------------------------------------------------
+# OpenCode, and Kilo CLI, which is made from it
+#
+# Seen: opencode.db of 1.18, and the tree of JSON files (storage/session, message,
+# part) that came before.  Both hold the same messages and parts; an install that
+# was migrated holds both, and then the database counts.  A part is updated in
+# place while its tool runs.  Tokens of a response stand in its message, and again
+# in its steps and its session.  A sub-agent is a session of its own.
+#
+# To support a new kind of part, add a line to OPENCODE_PARTS; a new tool, to OPENCODE_TOOLS.
+# ---------------------------------------------------------------------------
+
+OPENCODE_DATABASE = re.compile(r"(opencode|kilo)(-[\w.-]+)?\.db")
+
+
+def opencode_roots(env, home, name="opencode"):
+    """The databases of every release channel, and the tree of older versions: never the folder with
+    its snapshots, which are large."""
+    folder = Path(env.get("XDG_DATA_HOME") or Path(home) / ".local" / "share") / name
+    channels = sorted(path for path in folder.glob(f"{name}-*.db") if OPENCODE_DATABASE.fullmatch(path.name))
+    return [folder / f"{name}.db", *channels, folder / "storage" / "session"]
+
+
+def kilo_roots(env, home):
+    return opencode_roots(env, home, "kilo")
+
+
+def opencode_sources(root):
+    """The databases in a folder, and the old sessions that are in none of them; or one file."""
+    root = Path(root)
+    if root.is_file():
+        return [opencode_source(root)]
+    files = [Path(entry.path) for entry in walk(os.fspath(root))]
+    databases = [path for path in files if path.suffix == ".db" and opencode_recognise(opencode_head(path), str(path))]
+    beside = [path for path in root.parent.parent.glob("*.db") if OPENCODE_DATABASE.fullmatch(path.name)]
+    trees = [path for path in files if path.suffix == ".json" and path.parent.parent.name == "session"]
+    migrated = opencode_ids(databases + beside) if trees else set()
+    return [opencode_source(path) for path in databases + trees if path.stem not in migrated]
+
+
+def opencode_source(path):
+    """A database is one source with many sessions; a file of the old tree is one with the folder of its messages."""
+    if path.suffix == ".json":
+        return Source(path.stem, (path, path.parents[2] / "message" / path.stem))
+    return Source(str(path), database_files(path))
+
+
+def opencode_head(path):
+    try:
+        with open_regular(path) as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b""
+
+
+def opencode_ids(databases):
+    """The ids of all sessions in some databases."""
+    found = set()
+    for path in databases:
+        try:
+            with open_database(path) as database:
+                found.update(row["id"] for row in query(database, "SELECT id FROM session") if database)
+        except OSError:
+            continue
+    return found
+
+
+def opencode_recognise(head, path):
+    """Whether a file is a database with OpenCode's tables, or a session of the old tree."""
+    if head.startswith(SQLITE_HEAD):
+        return bool(OPENCODE_DATABASE.fullmatch(os.path.basename(path))) or (
+            b"`message_id`" in head and b"`part`" in head and b"CREATE TABLE `session`" in head)
+    return path.endswith(".json") and b'"projectID"' in head and b'"directory"' in head and b'"time"' in head
+
+
+def parse_opencode(source):
+    """One session, or all that are in a database; those in which nothing was said are none."""
+    if source.path.suffix != ".json":
+        with open_database(source.path) as database:
+            yield from opencode_database(database, source.path) if database else ()
+        return
+    with open_regular(source.path) as file:
+        facts = as_dict(load_json(file.read(MAX_LINE)))
+    if facts and not facts.keys() & {"role", "messageID", "sessionID"}:
+        session_id = as_text(facts.get("id")) or source.path.stem
+        yield from opencode_session(opencode_name(source.path), facts, session_id,
+                                    opencode_files(source.path.parents[2], session_id))
+
+
+def opencode_name(path):
+    """Which of the two tools a file is of: only its name or place tells."""
+    return "kilo-cli" if os.path.basename(path).startswith("kilo") or "kilo" in Path(path).parts else "opencode"
+
+
+tool("opencode", "OpenCode", roots=opencode_roots, sources=opencode_sources, recognise=lambda head, path: (
+    opencode_recognise(head, path) and opencode_name(path) == "opencode"))(parse_opencode)
+tool("kilo-cli", "Kilo CLI", roots=kilo_roots, sources=opencode_sources, recognise=lambda head, path: (
+    opencode_recognise(head, path) and opencode_name(path) == "kilo-cli"))(parse_opencode)
+
+
+# OpenCode: reading ----------------------------------------------------------
+
+OPENCODE_COLUMNS = ("id", "parent_id", "directory", "title", "version", "share_url", "revert", "agent",
+                    "time_created", "time_updated", "time_archived")
+
+
+def opencode_database(database, path):
+    """Yield the sessions of a database, the oldest first."""
+    needed = {"session": {"id"}, "message": {"id", "session_id", "data"}, "part": {"id", "message_id", "data"}}
+    if any(columns - set(table_columns(database, table)) for table, columns in needed.items()):
+        return
+    columns = column_list(database, "session", OPENCODE_COLUMNS)
+    rows = list(query(database, f"SELECT {columns} FROM session ORDER BY 9, 1"))
+    for row in rows:
+        facts = {**row, "revert": json_value(row["revert"]),
+                 "time": {key: row[f"time_{key}"] for key in ("created", "updated", "archived")}}
+        stamp = opencode_stamp(database, row)
+        for session in opencode_session(opencode_name(path), facts, as_text(row["id"]), opencode_rows(database, row["id"])):
+            session.stamp = stamp
+            yield session
+
+
+def opencode_stamp(database, row):
+    """What changes with a session: cheaper to ask for than the session is to read."""
+    latest = []
+    for table in ("message", "part"):
+        if {"session_id", "time_updated"} <= set(table_columns(database, table)):
+            latest += query(database, f"SELECT count(*) AS rows, max(time_updated) AS at FROM {table} WHERE session_id = ?",
+                            [row["id"]])
+    return f"{list(row.values())}{[list(counts.values()) for counts in latest]}"
+
+
+def opencode_rows(database, session_id):
+    """A function that yields (message id, time, message, parts) of a session; parts are (id, time, part)."""
+    def rows(table, owner, value, session):
+        time = column_list(database, table, ["time_created"])
+        for row in query(database, f"SELECT id, {time}, data FROM {table} WHERE {owner} = ? ORDER BY time_created, id"
+                         if table == "message" else
+                         f"SELECT id, {time}, data FROM {table} WHERE {owner} = ? ORDER BY id", [value], session):
+            yield str(row["id"]), row["time_created"], json_value(row["data"])
+
+    def messages(session):
+        for message_id, created, message in rows("message", "session_id", session_id, session):
+            yield message_id, created, message, rows("part", "message_id", message_id, session)
+    return messages
+
+
+def opencode_files(storage, session_id):
+    """The same from the old tree; a folder of parts is named like its message, or with msg_ before it."""
+    def read(folder):
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            try:
+                with open_regular(path) as file:
+                    value = load_json(file.read(MAX_LINE))
+            except OSError:
+                continue
+            yield as_text(as_dict(value).get("id")) or path.stem, None, value
+
+    def messages(session):
+        found = list(read(storage / "message" / session_id))
+        found.sort(key=lambda item: (utc(as_dict(as_dict(item[2]).get("time")).get("created")) or "", item[0]))
+        for message_id, _, message in found:
+            folders = [storage / "part" / name for name in (message_id, f"msg_{message_id}")]
+            yield message_id, None, message, read(next(filter(Path.is_dir, folders), folders[0]))
+    return messages
+
+
+# OpenCode: one session ------------------------------------------------------
+
+class OpencodeMessage:
+    """A message while its parts are read."""
+
+    def __init__(self, message_id, at, data):
+        self.id = message_id
+        self.at = at
+        self.data = data
+        self.is_user = data.get("role") == "user"
+        self.blocks = []                # of a prompt
+        self.steps = {}                 # token counts, summed over its steps
+
+
+def opencode_session(name, facts, session_id, messages):
+    """[the session of these facts and messages], or [] if it shows nothing."""
+    time = as_dict(facts.get("time"))
+    session = Session(name, "opencode", session_id, utc(time.get("created")))
+    transcript = Transcript(session, OPENCODE_TOOLS)
+    parents = [as_text(value) for key, value in facts.items()
+               if key.replace("_", "").lower() in ("parentid", "parentsessionid") and value]
+    given = {"cwd": as_text(facts.get("directory")), "agent": as_text(facts.get("agent")),
+             "share_url": as_text(facts.get("share_url")) or as_text(as_dict(facts.get("share")).get("url")),
+             "archived": bool(time.get("archived")), "parent_session_id": next(filter(None, parents), None),
+             "session_role": "auxiliary" if any(parents) else None}
+    session.attributes.update({key: value for key, value in given.items() if value})
+    session.tool_version = as_text(facts.get("version")) or None
+    title = as_text(facts.get("title")).strip()
+    session.title = title if title and not title.startswith(("New session - ", "Child session - ")) else None
+    transcript.reverted = as_text(as_dict(facts.get("revert")).get("messageID"))
+    events = transcript_events(transcript, messages(session), lambda message: opencode_message(transcript, *message))
+    for moment in ("created", "updated"):
+        session.seen_at(utc(time.get(moment)))
+    return only_if_any(session, events)
+
+
+def opencode_message(transcript, message_id, created, data, parts):
+    """One message with its parts."""
+    session = transcript.session
+    if not isinstance(data, dict):
+        session.bad_lines += 1
+        return
+    time = as_dict(data.get("time"))
+    message = OpencodeMessage(message_id, utc(time.get("created")) or utc(created), data)
+    if transcript.reverted and message_id >= transcript.reverted:
+        session.event("Custom", f"{message_id}-reverted", message.at, kind="rollback")
+        transcript.reverted = ""
+    if data.get("role") not in ("user", "assistant"):
+        session.unknown_record(f"role {data.get('role')}", message_id, message.at, data)
+    opencode_facts(transcript, message)
+    for part_id, part_created, part in parts:
+        if isinstance(part, dict):
+            opencode_part(transcript, message, part_id, utc(part_created), part)
+        else:
+            session.bad_lines += 1
+    if message.blocks:
+        opencode_prompt(transcript, message)
+    opencode_usage(transcript, message)
+    opencode_error(transcript, message, as_dict(data.get("error")))
+    transcript_close(transcript)
+
+
+def opencode_facts(transcript, message):
+    """What a message says of its model and place."""
+    session, data = transcript.session, message.data
+    model = as_dict(data.get("model"))
+    transcript.model = as_text(data.get("modelID")) or as_text(model.get("modelID")) or transcript.model
+    session.provider = as_text(data.get("providerID")) or as_text(model.get("providerID")) or session.provider
+    cwd = as_text(as_dict(data.get("path")).get("cwd"))
+    known = session.attributes.setdefault("cwd", cwd) if cwd else None
+    if cwd and cwd != known:
+        add_new(session.attributes.setdefault("all_cwds", [known]), cwd)
+
+
+def opencode_part(transcript, message, part_id, created, part):
+    """One part; what stands in several times is told by its type."""
+    kind = as_text(part.get("type"))
+    at = utc(as_dict(part.get("time")).get("start")) or created or message.at
+    step = OPENCODE_PARTS.get(kind)
+    if step:
+        step(transcript, message, part_id, at, part)
+    elif kind not in OPENCODE_SILENT:
+        transcript.session.unknown_record(kind or "part", part_id, at, part)
+
+
+def opencode_prompt(transcript, message):
+    """A prompt: its texts and attachments in one.  `opencode run` keeps the quotes of the shell."""
+    first = not transcript.session.prompt
+    transcript_prompt(transcript, message.id, message.at, message.blocks)
+    said = transcript.session.prompt or ""
+    if first and len(said) > 2 and said[0] == said[-1] == '"' and said.count('"') == 2:
+        transcript.session.prompt = said[1:-1]
+
+
+def opencode_text(transcript, message, part_id, at, part):
+    """What somebody said.  Synthetic text in a prompt is what the tool put beside it."""
+    text = as_text(part.get("text"))
+    if not text.strip() or part.get("ignored") is True:
+        return
+    if message.is_user:
+        message.blocks += [] if part.get("synthetic") is True else [text_block(text)]
+    elif part.get("synthetic") is True or message.data.get("summary") is True:
+        meta = "notice" if part.get("synthetic") is True else "compact_summary"
+        transcript.session.event("SystemMessage", part_id, at, [text_block(text)], attributes={"meta": meta})
+    else:
+        transcript_say(transcript, "AgentMessage", part_id, at, [text_block(text)])
+
+
+def opencode_reasoning(transcript, message, part_id, at, part):
+    if as_text(part.get("text")).strip():
+        transcript_say(transcript, "Thinking", part_id, at, [text_block(part["text"])])
+
+
+def opencode_file(transcript, message, part_id, at, part):
+    """An attachment: an image is shown, other files are named."""
+    blocks = opencode_attachments([part])
+    if message.is_user:
+        message.blocks += blocks
+    elif blocks:
+        transcript_say(transcript, "AgentMessage", part_id, at, blocks)
+
+
+def opencode_attachments(parts):
+    """Blocks of {mime, url, filename} objects; a file that was attached by its content is named only."""
+    blocks = []
+    for part in map(as_dict, as_list(parts)):
+        url = as_text(part.get("url"))
+        if url.startswith("data:image/"):
+            blocks += codex_images([url])
+        elif url.startswith("file:"):
+            blocks.append({"type": "File", "path": file_path(url)})
+        elif url or as_text(part.get("filename")):
+            blocks.append({"type": "File", "path": as_text(part.get("filename")) or url[:200]})
+    return blocks
+
+
+def opencode_tool(transcript, message, part_id, at, part):
+    """A call, and its result if there is one yet."""
+    state, name = as_dict(part.get("state")), as_text(part.get("tool")) or "unknown"
+    details, time = as_dict(state.get("metadata")), as_dict(state.get("time"))
+    call_id = as_text(part.get("callID")).strip() or part_id
+    at, done = utc(time.get("start")) or at, utc(time.get("end"))
+    if call_id in transcript.names:             # some models number their calls anew for each response
+        call_id = part_id
+    given = state.get("input")
+    patch = as_text(first_of(given, ("patchText", "patch")))
+    event = patch and transcript_patch(transcript, call_id, at, name, patch)
+    event = event or transcript_call(transcript, call_id, at, name, given)
+    child = as_text(details.get("sessionId")) or as_text(details.get("sessionID"))
+    if child and event:
+        event["attributes"]["child_session_id"] = child
+        add_new(transcript.session.related, child)
+    if state.get("status") in ("completed", "error") and event:
+        failed = state["status"] == "error"
+        text = as_text(state.get("error" if failed else "output"))
+        blocks = [opencode_output(name, text, failed)] if text else []
+        blocks += opencode_attachments(state.get("attachments"))
+        code = details.get("exit", details.get("exitCode"))
+        diff = as_text(details.get("diff")) if not patch else None
+        transcript_result(transcript, call_id, done or at, blocks, failed=failed, diff=diff, event_id=f"{part_id}-result",
+                          exit_code=code)
+
+
+def opencode_output(name, text, failed):
+    """Output as text; a file that was read as code, without what the tool wraps round it."""
+    if name != "read" or failed:
+        return text_block(text) if failed or name == "task" else code_block(text)
+    start, end = max(text.find("<file>\n"), text.find("<content>\n")), max(text.rfind("</file>"), text.rfind("</content>"))
+    start = text.find("\n", start) + 1 if start >= 0 else 0
+    return numbered_code(text[start:end if end > start else None].strip("\n"))
+
+
+def opencode_step(transcript, message, part_id, at, part):
+    """The end of a step repeats what the message counts, or is the only count."""
+    for key, count in opencode_counts(part.get("tokens")).items():
+        message.steps[key] = message.steps.get(key, 0) + count
+
+
+def opencode_counts(tokens):
+    """Counts of a tokens object, in which neither the input has the cache nor the output the reasoning."""
+    tokens = as_dict(tokens)
+    cache = as_dict(tokens.get("cache"))
+    read, write, reasoning = whole(cache.get("read")), whole(cache.get("write")), whole(tokens.get("reasoning"))
+    return {"input": whole(tokens.get("input")) + read + write, "output": whole(tokens.get("output")) + reasoning,
+            "cache_read": read, "cache_write": write, "reasoning": reasoning}
+
+
+def opencode_usage(transcript, message):
+    """Count a response once: its message and its steps say the same, or the message only has the last step."""
+    counts = opencode_counts(message.data.get("tokens"))
+    if any(counts.values()) and message.steps:
+        transcript.usage["duplicates_removed"] += 1
+        for key in ("input", "output"):         # the raw sums have both
+            transcript.usage[f"raw_{key}"] += min(counts[key], message.steps[key])
+    transcript_usage(transcript, {key: max(count, message.steps.get(key, 0)) for key, count in counts.items()})
+
+
+def opencode_error(transcript, message, error):
+    """How a response failed."""
+    if not error:
+        return
+    text = as_text(as_dict(error.get("data")).get("message")) or as_text(error.get("message")) or as_text(error.get("name"))
+    if error.get("name") == "MessageAbortedError":
+        transcript.session.event("Custom", f"{message.id}-error", None, [text_block(text)], kind="interrupt")
+    else:
+        transcript.session.event("SystemMessage", f"{message.id}-error", None, [text_block(text)],
+                                 attributes={"meta": "api_error", "error": True})
+
+
+def opencode_retry(transcript, message, part_id, at, part):
+    opencode_error(transcript, OpencodeMessage(part_id, at, {}), as_dict(part.get("error")))
+
+
+def opencode_patch(transcript, message, part_id, at, part):
+    """Which files a step changed, in one event."""
+    files = [path for path in as_list(part.get("files")) if isinstance(path, str)]
+    if files:
+        transcript.session.event("Custom", part_id, at, [{"type": "File", "path": path} for path in files], kind="patch")
+
+
+def opencode_compaction(transcript, message, part_id, at, part):
+    transcript.session.event("Custom", part_id, at, kind="compaction")
+
+
+def opencode_subtask(transcript, message, part_id, at, part):
+    """A command of the person's that starts a sub-agent."""
+    text = as_text(part.get("prompt")) or as_text(part.get("description"))
+    message.blocks += [text_block(text)] if text else []
+
+
+OPENCODE_PARTS = {
+    "text": opencode_text,
+    "reasoning": opencode_reasoning,
+    "file": opencode_file,
+    "tool": opencode_tool,
+    "step-finish": opencode_step,
+    "patch": opencode_patch,
+    "compaction": opencode_compaction,
+    "subtask": opencode_subtask,
+    "retry": opencode_retry,
+}
+OPENCODE_SILENT = ("step-start", "snapshot", "agent")
+OPENCODE_TOOLS = {
+    "bash": ("ShellCommand", "command", ("command",)),
+    "shell": ("ShellCommand", "command", ("command",)),
+    "read": ("FileRead", "path", ("filePath", "path")),
+    "view": ("FileRead", "path", ("filePath", "path")),
+    "edit": ("FileEdit", "path", ("filePath", "path")),
+    "multiedit": ("FileEdit", "path", ("filePath", "path")),
+    "str_replace_editor": ("FileEdit", "path", ("filePath", "path")),
+    "write": ("FileCreate", "path", ("filePath", "path")),
+    "create": ("FileCreate", "path", ("filePath", "path")),
+    "grep": ("CodeSearch", "query", ("pattern", "query")),
+    "search": ("CodeSearch", "query", ("pattern", "query")),
+    "codesearch": ("CodeSearch", "query", ("query", "pattern")),
+    "glob": ("FileSearch", "pattern", ("pattern",)),
+    "find": ("FileSearch", "pattern", ("pattern",)),
+    "list": ("FileSearch", "pattern", ("path",)),
+    "webfetch": ("WebFetch", "url", ("url",)),
+    "websearch": ("WebSearch", "query", ("query",)),
+}
+
+# ---------------------------------------------------------------------------
+# VS Code Copilot Chat
+#
+# Seen in VS Code's source and in peers' fixtures only: chatSessions/<id>.json of
+# version 3, and since 1.109 <id>.jsonl, a log of changes to the same object that is
+# compacted now and then, so that it is always read as a whole.  The arguments of
+# calls stand apart from the calls; tokens are rarely told.
+#
+# To support a new part of a response, add a line to VSCODE_PARTS; a new tool, to VSCODE_TOOLS.
+# ---------------------------------------------------------------------------
+
+VSCODE_FOLDERS = ("chatSessions", "emptyWindowChatSessions", "transferredChatSessions")
+
+
+def vscode_roots(env, home):
+    """The chat folders of every editor: those of windows without a workspace, and one in each workspace's storage."""
+    folders = editor_folders(env, Path(home))
+    if env.get("VSCODE_PORTABLE"):
+        folders.append(Path(env["VSCODE_PORTABLE"]) / "user-data" / "User")
+    return ([folder / "globalStorage" / name for folder in folders for name in VSCODE_FOLDERS[1:]]
+            + [path for folder in folders for path in sorted(folder.glob("workspaceStorage/*/chatSessions"))])
+
+
+def vscode_sources(root):
+    """The chats below a folder, or one file.  Of a chat in both forms the log counts."""
+    root = Path(root)
+    files = [root] if root.is_file() else [Path(entry.path) for entry in walk(os.fspath(root))
+                                           if entry.name.endswith((".json", ".jsonl")) and vscode_inside(entry.path)]
+    best = {}
+    for path in sorted(files, key=lambda path: (path.suffix != ".jsonl", str(path))):
+        best.setdefault(path.stem, path)
+    return [Source(key, (path, path.parent.parent / "workspace.json")) for key, path in sorted(best.items())]
+
+
+def vscode_inside(path):
+    """Whether a file lies with the chats, or looks like one."""
+    if os.path.basename(os.path.dirname(path)) in VSCODE_FOLDERS:
+        return True
+    try:
+        with open_regular(path) as file:
+            return vscode_recognise(file.read(1 << 16), path)
+    except OSError:
+        return False
+
+
+def vscode_recognise(head, path):
+    """Whether a file starts with the object that a chat is, or with a log of changes to one."""
+    if path.endswith(".jsonl"):
+        start = head[:4096].replace(b" ", b"")
+        return start.startswith((b'{"kind":0,"v":{', b'\xef\xbb\xbf{"kind":0,"v":{'))
+    return head.lstrip()[:1] == b"{" and b'"requests"' in head and (
+        b'"requesterUsername"' in head or b'"responderUsername"' in head)
+
+
+@tool("vscode-copilot", "VS Code Copilot Chat", roots=vscode_roots, sources=vscode_sources, recognise=vscode_recognise)
+def parse_vscode(source):
+    """One chat is one session; one in which nothing was asked is none."""
+    path = source.path
+    with open_regular(path) as file:
+        head = file.read(1 << 16)
+    if not vscode_recognise(head, str(path)):
+        return
+    session_id = path.stem if UUID.fullmatch(path.stem) else claude_first(head, b"sessionId") or path.stem
+    session = Session("vscode-copilot", "github", session_id, utc(os.stat(path).st_mtime))
+    chat = VscodeChat(session)
+    requests = vscode_log(path, chat) if path.suffix == ".jsonl" else vscode_object(path, chat)
+    events = transcript_events(chat, requests, lambda request: vscode_request(chat, request),
+                               lambda: vscode_header(chat, path))
+    yield from only_if_any(session, events)
+
+
+class VscodeChat(Transcript):
+    """A chat while it is read, and what is known of the current request."""
+
+    def __init__(self, session):
+        super().__init__(session, VSCODE_TOOLS)
+        self.facts = {}             # of the chat, beside its requests
+        self.request = {}
+        self.request_id = ""
+        self.at = None
+        self.number = 0             # of the part, for the ids of events
+        self.text = ""              # of the reply so far
+        self.spoke = False          # whether it ends with a piece of text, not with a reference
+        self.rounds = {}            # call id -> call as the model wrote it
+        self.results = {}           # call id -> result
+        self.latest = {}            # call id -> its last state, as a call may be told again
+        self.touched = set()        # paths that calls of this request have changed
+        self.tasks = {}             # ids of the sub-agents of this request
+
+
+# VS Code: the object and the log of its changes -----------------------------
+
+def vscode_object(path, chat):
+    """Yield the requests of a chat in one object."""
+    for key, value in json_parts(path, chat.session, ("requests",), "requestId"):
+        if key == "requests":
+            yield value
+        elif isinstance(key, str):
+            chat.facts[key] = value
+
+
+def vscode_log(path, chat):
+    """Yield the requests of a chat after all changes to it: {"kind": 0 begin | 1 set | 2 push | 3 delete, "k": path, "v", "i"}."""
+    state = {}
+    for _, change in read_records(path, chat.session):
+        if change.get("kind") == 0 and isinstance(change.get("v"), dict):
+            state = change["v"]
+        elif not vscode_change(state, change):
+            chat.session.bad_lines += 1
+    yield from as_list(state.get("requests"))
+    chat.facts = state
+
+
+def vscode_change(state, change):
+    """Apply one change; False if it does not fit the object."""
+    keys, kind, value = as_list(change.get("k")), change.get("kind"), change.get("v")
+    if not keys or kind not in (1, 2, 3):
+        return False
+    place = state
+    for key in keys[:-1]:
+        place = vscode_member(place, key)
+    last = keys[-1]
+    if kind == 2:
+        if isinstance(place, dict) and isinstance(last, str):
+            place.setdefault(last, [])
+        return vscode_push(vscode_member(place, last), change)
+    if isinstance(place, dict) and isinstance(last, str):
+        place.pop(last, None)
+        if kind == 1:
+            place[last] = value
+        return True
+    return kind == 1 and vscode_set_item(place, last, value)
+
+
+def vscode_member(place, key):
+    """The value under a key or index, or None."""
+    if isinstance(place, dict):
+        return place.get(key) if isinstance(key, str) else None
+    if isinstance(place, list) and type(key) is int and 0 <= key < len(place):
+        return place[key]
+    return None
+
+
+def vscode_set_item(place, index, value):
+    """Set an item of a list, or append it; False if it is neither."""
+    if not isinstance(place, list) or type(index) is not int or not 0 <= index <= len(place):
+        return False
+    place[index:index + 1] = [value]
+    return True
+
+
+def vscode_push(place, change):
+    """Append to a list; with an index, what stood from there on goes first."""
+    if not isinstance(place, list):
+        return False
+    index = change.get("i")
+    if type(index) is int:
+        del place[max(0, index):]
+    place.extend(as_list(change.get("v")))
+    return True
+
+
+def vscode_header(chat, path):
+    """What is known of the chat as a whole."""
+    session, facts = chat.session, chat.facts
+    session.title = as_text(facts.get("customTitle")).strip() or None
+    session.seen_at(utc(facts.get("creationDate")))
+    session.seen_at(utc(facts.get("lastMessageDate")) if facts.get("lastMessageDate") else None)
+    cwd = vscode_workspace(path.parent.parent / "workspace.json")
+    if cwd:
+        session.attributes["cwd"] = cwd
+    if as_text(facts.get("initialLocation")) not in ("", "panel"):
+        session.attributes["location"] = facts["initialLocation"]
+
+
+def vscode_workspace(path):
+    """The folder of a workspace, of several folders that of their file; None without one."""
+    try:
+        with open_regular(path) as file:
+            facts = as_dict(load_json(file.read(1 << 16)))
+    except OSError:
+        return None
+    folder, several = as_text(facts.get("folder")), as_text(facts.get("workspace"))
+    return file_path(folder) or os.path.dirname(file_path(several)) or None
+
+
+# VS Code: one request -------------------------------------------------------
+
+def vscode_request(chat, request):
+    """A prompt and all that answered it."""
+    if not isinstance(request, dict):
+        chat.session.bad_lines += 1
+        return
+    result = as_dict(request.get("result"))
+    response = as_list(request.get("response"))
+    chat.request, chat.at, chat.number = request, utc(request.get("timestamp")), 0
+    chat.request_id = as_text(request.get("requestId")) or f"request-{len(chat.names)}"
+    chat.touched, chat.tasks, chat.text = set(), {}, ""
+    vscode_calls_of(chat, as_dict(result.get("metadata")), response)
+    vscode_prompt(chat)
+    chat.model = as_text(request.get("modelId")).removeprefix("copilot/") or chat.model
+    vscode_usage(chat, result)
+    for chat.number, part in enumerate(response, 1):
+        vscode_part(chat, part)
+    vscode_flush(chat)
+    for task in chat.tasks:
+        chat.session.event("TaskEnd", f"{task}-end", task=task)
+    vscode_outcome(chat, result)
+    transcript_close(chat)
+
+
+def vscode_calls_of(chat, metadata, response):
+    """Find the calls as the model wrote them, their results, and the last state of each that was shown."""
+    rounds = [as_dict(call) for turn in as_list(metadata.get("toolCallRounds"))
+              for call in as_list(as_dict(turn).get("toolCalls"))]
+    chat.rounds = {as_text(call.get("id")) or f"{chat.request_id}-{number}": call for number, call in enumerate(rounds)}
+    chat.results = as_dict(metadata.get("toolCallResults"))
+    chat.latest = {as_text(part.get("toolCallId")): part for part in response
+                   if isinstance(part, dict) and part.get("kind") == "toolInvocationSerialized"}
+
+
+def vscode_prompt(chat):
+    """What was asked, with the files and pictures beside it."""
+    message = chat.request.get("message")
+    text = as_text(message) or as_text(as_dict(message).get("text")) or "".join(
+        as_text(as_dict(part).get("text")) for part in as_list(as_dict(message).get("parts")))
+    variables = as_list(as_dict(chat.request.get("variableData")).get("variables"))
+    blocks = [text_block(text)] * bool(text.strip())
+    blocks += [block for block in map(vscode_attachment, variables) if block]
+    if blocks:
+        transcript_prompt(chat, chat.request_id, chat.at, blocks)
+
+
+def vscode_attachment(variable):
+    """The block of one attachment, or None."""
+    variable = as_dict(variable)
+    value, media = variable.get("value"), as_text(variable.get("mimeType"))
+    encoded = as_text(value) or as_text(as_dict(value).get("$base64"))
+    if variable.get("kind") == "image" or media.startswith("image/"):
+        return image_block(media or "image/png", encoded.rpartition(",")[2]) if encoded else None
+    path = vscode_path(value)
+    return {"type": "File", "path": path} if path else None
+
+
+def vscode_path(value):
+    """The path in a serialised URI, in a location, or in an address; "" for anything else."""
+    value = as_dict(value).get("uri", value)
+    if isinstance(value, str):
+        return file_path(value) if "://" in value or value.startswith("file:") else ""
+    value = as_dict(value)
+    return as_text(value.get("fsPath")) or as_text(value.get("path"))
+
+
+def vscode_usage(chat, result):
+    """The counts of newer versions, where there are any."""
+    usage = as_dict(result.get("usage")) or as_dict(chat.request.get("usage"))
+    counts = {"input": whole(first_of(usage, ("promptTokens", "prompt_tokens", "inputTokens"))),
+              "output": whole(first_of(usage, ("completionTokens", "completion_tokens", "outputTokens")))}
+    transcript_usage(chat, counts, chat.model, before=True)
+
+
+def vscode_outcome(chat, result):
+    """How the request ended, where not well."""
+    error, elapsed = as_dict(result.get("errorDetails")), as_dict(result.get("timings")).get("totalElapsed")
+    if chat.request.get("isCanceled") is True:
+        chat.session.event("Custom", f"{chat.request_id}-interrupt", kind="interrupt")
+    elif error:
+        text = as_text(error.get("message")) or "The request failed."
+        chat.session.event("SystemMessage", f"{chat.request_id}-error", None, [text_block(text)],
+                           attributes={"meta": "api_error", "error": True})
+    if chat.at and whole(elapsed):
+        chat.session.seen_at(utc(datetime.fromisoformat(chat.at).timestamp() * 1000 + elapsed))
+
+
+# VS Code: parts of a response -----------------------------------------------
+
+def vscode_part(chat, part):
+    """One part; text and references make up the reply until something else stands between."""
+    if isinstance(part, str):
+        part = {"value": part}
+    if not isinstance(part, dict):
+        return
+    kind = as_text(part.get("kind"))
+    step = VSCODE_PARTS.get(kind)
+    if step:
+        step(chat, part)
+    elif kind not in VSCODE_SILENT:
+        vscode_flush(chat)
+        chat.session.unknown_record(f"part {kind}", vscode_id(chat), None, part)
+
+
+def vscode_id(chat):
+    return f"{chat.request_id}-{chat.number}"
+
+
+def vscode_flush(chat):
+    """Show the reply so far."""
+    text, chat.text = chat.text.strip(), ""
+    chat.spoke = False
+    if text:
+        transcript_say(chat, "AgentMessage", f"{vscode_id(chat)}-text", None, [text_block(text)])
+
+
+def vscode_markdown(chat, part):
+    """A piece of the reply.  A fence alone stood round an edit that is shown otherwise; pieces are paragraphs
+    unless they have line ends of their own."""
+    value = part.get("content", part.get("value"))
+    text = as_text(value) or as_text(as_dict(value).get("value"))
+    if re.fullmatch(r"\s*`{3,}[\w.+-]*\s*", text):
+        return
+    apart = chat.text and text and chat.spoke and not (chat.text.endswith("\n") or text.startswith("\n"))
+    chat.text += "\n\n" * bool(apart) + text
+    chat.spoke = True
+
+
+def vscode_reference(chat, part):
+    """A file or symbol that is named inside a sentence."""
+    target = part.get("inlineReference")
+    name = as_text(part.get("name")) or as_text(as_dict(target).get("name"))
+    path = vscode_path(as_dict(target).get("location") or target)
+    name = name or path.rstrip("/").rpartition("/")[2]
+    if name:
+        chat.text += f"`{name}`"
+        chat.spoke = False
+
+
+def vscode_thinking(chat, part):
+    value = part.get("value")
+    text = as_text(value) or "\n".join(filter(None, map(as_text, as_list(value))))
+    if text.strip():
+        vscode_flush(chat)
+        transcript_say(chat, "Thinking", vscode_id(chat), None, [text_block(text)])
+
+
+def vscode_text(value):
+    """A text that may be wrapped as {"value": text}."""
+    return as_text(value) or as_text(as_dict(value).get("value"))
+
+
+def vscode_tool(chat, part):
+    """A call and its result.  One that is told several times is one call, in its last state."""
+    vscode_flush(chat)
+    shown_id = as_text(part.get("toolCallId")) or vscode_id(chat)
+    if shown_id in chat.names:
+        return
+    part = chat.latest.get(shown_id, part)
+    special, tool_id = as_dict(part.get("toolSpecificData")), as_text(part.get("toolId")) or "unknown"
+    call_id, call = vscode_written(chat, shown_id, tool_id)
+    given = json_value(call.get("arguments")) if isinstance(call.get("arguments"), str) else call.get("arguments")
+    given = as_dict(given) or {key: value for key, value in special.items() if key in ("description", "prompt", "agentName")}
+    line = as_dict(special.get("commandLine"))
+    command = as_text(first_of(line, ("userEdited", "toolEdited", "original"))) or as_text(special.get("command"))
+    name = as_text(call.get("name")) or tool_id
+    if command:
+        given, known_as = {**given, "command": command}, "run_in_terminal"
+    else:
+        known_as = name if name in VSCODE_TOOLS else tool_id
+    task = vscode_task(chat, part)
+    patch = as_text(given.get("input")) if known_as in ("apply_patch", "copilot_applyPatch") else ""
+    event = (transcript_patch(chat, shown_id, None, name, patch, task) if patch else None) or transcript_call(
+        chat, shown_id, None, name, given or vscode_said(part), task, known_as=known_as)
+    chat.touched.update(data["path"] for kind, data in map(event_kind, chat.calls[shown_id][0]) if kind in VSCODE_CHANGES)
+    if event and (part.get("isComplete") is not False or call_id in chat.results):
+        vscode_result(chat, part, special, shown_id, call_id, task)
+
+
+VSCODE_CHANGES = ("FileEdit", "FileCreate", "FileDelete")
+
+
+def vscode_written(chat, shown_id, tool_id):
+    """(id, call) as the model wrote it: by its id, else the next one of the same tool."""
+    if shown_id in chat.rounds:
+        return shown_id, chat.rounds.pop(shown_id)
+    field = VSCODE_TOOLS.get(tool_id)
+    same = (call_id for call_id, call in chat.rounds.items() if call_id not in chat.latest and (
+        call.get("name") == tool_id or field and VSCODE_TOOLS.get(as_text(call.get("name"))) == field))
+    call_id = next(same, None)
+    return (call_id, chat.rounds.pop(call_id)) if call_id else (shown_id, {})
+
+
+def vscode_said(part):
+    """How the editor called a call whose arguments are not known."""
+    return vscode_text(part.get("pastTenseMessage")) or vscode_text(part.get("invocationMessage"))
+
+
+def vscode_result(chat, part, special, shown_id, call_id, task):
+    """What a call gave: as the model saw it, as the terminal showed it, or in the editor's words."""
+    details = as_dict(part.get("resultDetails"))
+    code = as_dict(special.get("terminalCommandState")).get("exitCode")
+    texts = [vscode_text(item) for item in as_list(as_dict(chat.results.get(call_id)).get("content"))]
+    text = "\n".join(filter(None, texts)) or as_text(as_dict(special.get("terminalCommandOutput")).get("text"))
+    blocks = [code_block(text)] if text else []
+    if not blocks:
+        outputs = [vscode_text(item) for item in as_list(details.get("output"))]
+        paths = [path for path in map(vscode_path, as_list(part.get("resultDetails"))) if path]
+        blocks = [text_block(text) for text in outputs if text] + [{"type": "File", "path": path} for path in paths]
+    if not blocks and vscode_said(part):
+        blocks = [text_block(vscode_said(part))]
+    transcript_result(chat, shown_id, None, blocks, failed=details.get("isError") is True, exit_code=code, task=task)
+
+
+def vscode_task(chat, part):
+    """The sub-agent that a call belongs to, or None; its first call starts it."""
+    task = as_text(part.get("subAgentInvocationId"))
+    if task and task not in chat.tasks:
+        parent = as_dict(chat.latest.get(task))
+        about = as_dict(parent.get("toolSpecificData"))
+        chat.tasks[task] = True
+        chat.session.event("TaskStart", f"{task}-start", task=task,
+                           title=as_text(about.get("description")) or vscode_said(parent) or None)
+    return task or None
+
+
+def vscode_edits(chat, part):
+    """Changes to a file, unless a call of this request has told them: only what was put in is known."""
+    path = vscode_path(part.get("uri"))
+    if not path or path in chat.touched:
+        return
+    vscode_flush(chat)
+    hunks = []
+    for edit in map(as_dict, itertools.chain(*map(as_list, as_list(part.get("edits"))))):
+        lines = as_text(edit.get("text")).splitlines()
+        start = whole(as_dict(edit.get("range")).get("startLineNumber"))
+        if lines:
+            hunks.append("\n".join([f"@@ -{start},0 +{start},{len(lines)} @@", *(f"+{line}" for line in lines)]))
+    transcript_say(chat, "FileEdit", vscode_id(chat), None, [], path=path, diff=diff_of(path, hunks) or None)
+
+
+def vscode_warning(chat, part):
+    text = vscode_text(part.get("content"))
+    if text:
+        vscode_flush(chat)
+        chat.session.event("SystemMessage", vscode_id(chat), None, [text_block(text)], attributes={"meta": "notice"})
+
+
+VSCODE_PARTS = {
+    "": vscode_markdown,
+    "markdownContent": vscode_markdown,
+    "markdownVuln": vscode_markdown,
+    "inlineReference": vscode_reference,
+    "thinking": vscode_thinking,
+    "toolInvocationSerialized": vscode_tool,
+    "textEditGroup": vscode_edits,
+    "notebookEditGroup": vscode_edits,
+    "warning": vscode_warning,
+}
+VSCODE_SILENT = (
+    "prepareToolInvocation", "undoStop", "codeblockUri", "mcpServersStarting", "progressMessage", "progressTask",
+    "progressTaskSerialized", "confirmation", "elicitation", "elicitation2", "elicitationSerialized", "command",
+    "commandButton", "treeData", "extensions", "pullRequest", "references", "contentReference", "codeCitation",
+    "multiDiffData", "changesSummary", "move", "clearToPreviousToolInvocation", "questionCarousel", "hook",
+)
+
+# The tools by the names that the model uses, and by those of the editor.
+VSCODE_TOOLS = {
+    **dict.fromkeys(("run_in_terminal", "runInTerminal", "copilot_runInTerminal"), ("ShellCommand", "command", ("command",))),
+    **dict.fromkeys(("read_file", "copilot_readFile"), ("FileRead", "path", ("filePath", "path"))),
+    **dict.fromkeys(("create_file", "copilot_createFile"), ("FileCreate", "path", ("filePath", "path"))),
+    **dict.fromkeys(("replace_string_in_file", "copilot_replaceString"), ("FileEdit", "path", ("filePath", "path"))),
+    **dict.fromkeys(("insert_edit_into_file", "copilot_insertEdit"), ("FileEdit", "path", ("filePath",))),
+    **dict.fromkeys(("grep_search", "copilot_findTextInFiles"), ("CodeSearch", "query", ("query",))),
+    **dict.fromkeys(("semantic_search", "copilot_searchCodebase"), ("CodeSearch", "query", ("query", "description"))),
+    **dict.fromkeys(("file_search", "copilot_findFiles"), ("FileSearch", "pattern", ("query", "pattern"))),
+    **dict.fromkeys(("list_dir", "copilot_listDirectory"), ("FileSearch", "pattern", ("path",))),
+    **dict.fromkeys(("fetch_webpage", "copilot_fetchWebPage", "vscode_fetchWebPage_internal"), ("WebFetch", "url", ("url",))),
+}
+
+# ---------------------------------------------------------------------------
+# Factory Droid
+#
+# Seen: fixtures of 0.81.  One file is one session: a head, then messages with
+# Anthropic blocks.  Tokens are only told for the whole session, in the
+# <id>.settings.json beside it.
+#
+# To support a new record, add a line to DROID_STEPS; a new block, to DROID_BLOCKS;
+# a new tool, to DROID_TOOLS.
+# ---------------------------------------------------------------------------
+
+
+def droid_roots(env, home):
+    return [Path(home) / ".factory" / "sessions"]
+
+
+def droid_sources(root):
+    """The sessions below a folder, or one file."""
+    root = Path(root)
+    files = [root] if root.is_file() else [Path(entry.path) for entry in walk(os.fspath(root))
+                                           if entry.name.endswith(".jsonl") and droid_inside(entry.path)]
+    return [Source(str(path), (path, path.with_name(f"{path.stem}.settings.json"))) for path in files]
+
+
+def droid_inside(path):
+    try:
+        with open_regular(path) as file:
+            return droid_recognise(file.read(1 << 16), path)
+    except OSError:
+        return False
+
+
+def droid_recognise(head, path):
+    """Whether a file starts with Droid's head, or lies with its sessions and starts with a message."""
+    records = [as_dict(load_json(line)) for line in head.split(b"\n", 3)[:3]]
+    if any(record.get("type") == "session_start" and record.keys() & {"id", "title", "cwd"} for record in records):
+        return True
+    return ".factory" in Path(path).parts and any(record.get("type") in DROID_STEPS for record in records)
+
+
+@tool("droid", "Droid", roots=droid_roots, sources=droid_sources, recognise=droid_recognise)
+def parse_droid(source):
+    """One file is one session."""
+    path = source.path
+    with open_regular(path) as file:
+        head = file.read(1 << 16)
+    if not droid_recognise(head, str(path)):
+        return
+    starts = [as_dict(load_json(line)) for line in head.split(b"\n", 3)[:3]]
+    session_id = next((as_text(record.get("id")) for record in starts if record.get("type") == "session_start"), "")
+    session = Session("droid", "factory", session_id or path.stem, utc(os.stat(path).st_mtime))
+    run = Transcript(session, DROID_TOOLS)
+    droid_settings(run, path.with_name(f"{path.stem}.settings.json"))
+    events = transcript_events(run, read_records(path, session), lambda item: droid_record(run, *item))
+    yield from only_if_any(session, events)
+
+
+def droid_settings(run, path):
+    """The model, and the tokens of the whole session."""
+    try:
+        with open_regular(path) as file:
+            facts = as_dict(load_json(file.read(1 << 20)))
+    except OSError:
+        return
+    run.model = as_text(facts.get("model")) or None
+    run.session.model = run.model
+    run.session.provider = as_text(facts.get("providerLock")) or run.session.provider
+    usage = as_dict(facts.get("tokenUsage"))
+    read, write = whole(usage.get("cacheReadTokens")), whole(usage.get("cacheCreationTokens"))
+    run.total = {"input": whole(usage.get("inputTokens")) + read + write, "output": whole(usage.get("outputTokens")),
+                 "cache_read": read, "cache_write": write, "reasoning": whole(usage.get("thinkingTokens"))}
+
+
+def droid_record(run, offset, record):
+    """One line."""
+    kind, at = as_text(record.get("type")), utc(record.get("timestamp"))
+    record_id = as_text(record.get("id")) or f"droid-{offset}"
+    run.session.seen_at(at)
+    if kind in DROID_STEPS:
+        DROID_STEPS[kind](run, record_id, at, record)
+    else:
+        run.session.unknown_record(kind or "record", record_id, at, record)
+
+
+def droid_start(run, record_id, at, record):
+    """The head: title, folder, version, and whose sub-agent this is."""
+    session = run.session
+    session.title = as_text(record.get("sessionTitle")).strip() or as_text(record.get("title")).strip() or None
+    if session.title == "New Session":
+        session.title = None
+    session.tool_version = str(record["version"])[:40] if record.get("version") else None
+    parent = as_text(record.get("callingSessionId")) or as_text(record.get("parentSessionId"))
+    facts = {"cwd": as_text(record.get("cwd")), "parent_session_id": parent, "session_role": "auxiliary" if parent else ""}
+    session.attributes.update({name: fact for name, fact in facts.items() if fact})
+
+
+def droid_message(run, record_id, at, record):
+    """A message: of a person its results first, then what was said."""
+    message = as_dict(record.get("message"))
+    role, content = message.get("role"), message.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else \
+        [block for block in as_list(content) if isinstance(block, dict)]
+    if role not in ("user", "assistant"):
+        run.session.unknown_record(f"role {role}", record_id, at, record)
+        return
+    transcript_close(run)
+    spoken = []
+    for number, block in enumerate(blocks):
+        event_id = record_id if number == 0 else f"{record_id}-{number}"
+        step = DROID_BLOCKS.get(as_text(block.get("type")))
+        if role == "user" and block.get("type") in ("text", "image"):
+            spoken += droid_blocks([block])
+        elif step:
+            step(run, event_id, at, block)
+        else:
+            run.session.unknown_record(f"block {block.get('type')}", event_id, at, block)
+    if spoken:
+        transcript_prompt(run, record_id, at, spoken)
+    transcript_close(run)
+
+
+def droid_blocks(content):
+    """Text and pictures as blocks; what the program says to the model in them is left out."""
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    blocks = []
+    for block in map(as_dict, as_list(content)):
+        source = as_dict(block.get("source"))
+        text = droid_said(as_text(block.get("text"))).strip("\n")
+        if text.strip():
+            blocks.append(text_block(text))
+        elif as_text(source.get("data")):
+            blocks.append(image_block(as_text(source.get("media_type")) or "image/png", source["data"]))
+    return blocks
+
+
+def droid_said(text):
+    """A text without the reminders before and behind it."""
+    while text.lstrip().startswith("<system-reminder>") and "</system-reminder>" in text:
+        text = text.partition("</system-reminder>")[2]
+    return claude_without_reminder(text)
+
+
+def droid_say(kind, field):
+    """A step for what the model says or thinks."""
+    def step(run, event_id, at, block):
+        text = as_text(block.get(field))
+        if text.strip():
+            transcript_say(run, kind, event_id, at, [text_block(text)])
+    return step
+
+
+def droid_call(run, event_id, at, block):
+    name, given = as_text(block.get("name")), block.get("input")
+    call_id = as_text(block.get("id")) or event_id
+    patch = as_text(first_of(given, ("input", "patch"))) if name == "ApplyPatch" else ""
+    if name and not (patch and transcript_patch(run, call_id, at, name, patch)):
+        transcript_call(run, call_id, at, name, given)
+
+
+DROID_EXIT = re.compile(r"exit(?:ed with)? code:? (-?\d{1,9})")
+
+
+def droid_result(run, event_id, at, block):
+    """A result; output of commands and files as code."""
+    call_id, failed = as_text(block.get("tool_use_id")), block.get("is_error") is True
+    blocks = droid_blocks(block.get("content"))
+    kind = run.tools.get(run.names.get(call_id), ("",))[0]
+    said = DROID_EXIT.search(blocks[0].get("text", "")[:200]) if blocks and failed and kind == "ShellCommand" else None
+    if kind in ("ShellCommand", "FileRead", "CodeSearch", "FileSearch") and not failed:
+        blocks = [numbered_code(part["text"]) if part["type"] == "Text" else part for part in blocks]
+    transcript_result(run, call_id, at, blocks, failed=failed, exit_code=int(said[1]) if said else None)
+
+
+def droid_compaction(run, record_id, at, record):
+    text = as_text(first_of(record, ("summaryText", "summary")))
+    run.session.event("Custom", record_id, at, [text_block(text)] * bool(text), kind="compaction")
+
+
+def droid_nothing(run, record_id, at, record):
+    """What shows nothing: the list of things to do also stands in the call that changes it."""
+
+
+DROID_STEPS = {
+    "session_start": droid_start,
+    "message": droid_message,
+    "compaction_state": droid_compaction,
+    "todo_state": droid_nothing,
+    "session_end": droid_nothing,
+}
+DROID_BLOCKS = {
+    "text": droid_say("AgentMessage", "text"),
+    "thinking": droid_say("Thinking", "thinking"),
+    "reasoning": droid_say("Thinking", "text"),
+    "redacted_thinking": droid_nothing,
+    "tool_use": droid_call,
+    "tool_result": droid_result,
+}
+DROID_TOOLS = {
+    "Execute": ("ShellCommand", "command", ("command",)),
+    "Read": ("FileRead", "path", ("file_path", "path")),
+    "Create": ("FileCreate", "path", ("file_path", "path")),
+    "Write": ("FileCreate", "path", ("file_path", "path")),
+    "Edit": ("FileEdit", "path", ("file_path", "path")),
+    "MultiEdit": ("FileEdit", "path", ("file_path", "path")),
+    "Grep": ("CodeSearch", "query", ("pattern",)),
+    "Glob": ("FileSearch", "pattern", ("pattern", "patterns")),
+    "LS": ("FileSearch", "pattern", ("directory_path", "path")),
+    "WebSearch": ("WebSearch", "query", ("query",)),
+    "FetchUrl": ("WebFetch", "url", ("url",)),
+}
+
+# ---------------------------------------------------------------------------
+# Goose
+#
+# Seen in public sources only: sessions.db with schema versions 5 to 7, and the
+# .jsonl files before it, which are imported once and stay where they are.  Results
+# stand in messages of the user; a conversation that is compacted or edited is
+# written anew, so that row numbers do not last.  Tokens are told for a session.
+#
+# To support a new part of a message, add a line to GOOSE_PARTS; a new tool, to GOOSE_TOOLS.
+# ---------------------------------------------------------------------------
+
+
+def goose_roots(env, home):
+    """The data folders of every system and age."""
+    home = Path(home)
+    share = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share")
+    mac, windows = home / "Library" / "Application Support", Path(env.get("APPDATA") or home / "AppData" / "Roaming")
+    own = [Path(env["GOOSE_PATH_ROOT"]).expanduser() / "data" / "sessions"] if env.get("GOOSE_PATH_ROOT") else []
+    return [*own, share / "goose" / "sessions", share / "goose" / "sessions.db", share / "Block" / "goose" / "sessions",
+            mac / "goose" / "sessions", mac / "Block" / "goose" / "sessions",
+            windows / "Block" / "goose" / "data" / "sessions", home / ".goose" / "sessions"]
+
+
+def goose_sources(root):
+    """The databases below a folder, and the older files that are in none of them; or one file."""
+    root = Path(root)
+    if root.is_file():
+        return [goose_source(root)]
+    files = [Path(entry.path) for entry in walk(os.fspath(root))
+             if entry.name.endswith((".db", ".jsonl")) and goose_inside(entry.path)]
+    databases = [path for path in files if path.suffix == ".db"]
+    imported = {session_id for path in databases for session_id in goose_ids(path)}
+    return [goose_source(path) for path in files if path.suffix == ".db" or path.stem not in imported]
+
+
+def goose_source(path):
+    return Source(str(path), database_files(path) if path.suffix == ".db" else (path,))
+
+
+def goose_inside(path):
+    try:
+        with open_regular(path) as file:
+            return goose_recognise(file.read(1 << 16), path)
+    except OSError:
+        return False
+
+
+def goose_ids(path):
+    """The ids of the sessions in a database."""
+    try:
+        with open_database(path) as database:
+            return [row["id"] for row in query(database, "SELECT id FROM sessions")] if database else []
+    except OSError:
+        return []
+
+
+def goose_recognise(head, path):
+    """Whether a file is a database with Goose's tables, or starts with the older files' head or message."""
+    if head.startswith(SQLITE_HEAD):
+        return b"content_json" in head and b"working_dir" in head
+    first = as_dict(load_json(head.partition(b"\n")[0]))
+    return str(path).endswith(".jsonl") and ("working_dir" in first and "message_count" in first or (
+        first.get("role") in ("user", "assistant") and "created" in first and isinstance(first.get("content"), list)))
+
+
+@tool("goose", "Goose", roots=goose_roots, sources=goose_sources, recognise=goose_recognise)
+def parse_goose(source):
+    """All sessions of a database, or the one of an older file."""
+    path = source.path
+    if path.suffix == ".jsonl":
+        yield from goose_file(path)
+        return
+    with open_database(path) as database:
+        if database is None or not {"id", "working_dir"} <= set(table_columns(database, "sessions")) or not {
+                "id", "session_id", "role", "content_json"} <= set(table_columns(database, "messages")):
+            return
+        columns = column_list(database, "sessions", GOOSE_COLUMNS)
+        for facts in list(query(database, f"SELECT {columns} FROM sessions ORDER BY created_at, id")):
+            rows = goose_rows(database, facts["id"])
+            for session in goose_session(facts, str(facts["id"]), rows):
+                session.stamp = f"{list(facts.values())}{goose_count(database, facts['id'])}"
+                yield session
+
+
+GOOSE_COLUMNS = ("id", "name", "description", "user_set_name", "session_type", "working_dir", "created_at", "updated_at",
+                 "total_tokens", "input_tokens", "output_tokens", "accumulated_total_tokens", "accumulated_input_tokens",
+                 "accumulated_output_tokens", "provider_name", "model_config_json", "schedule_id", "parent_session_id")
+GOOSE_MESSAGE = ("id", "message_id", "role", "content_json", "created_timestamp", "timestamp", "metadata_json")
+
+
+def goose_count(database, session_id):
+    """How many messages a session has, and the number of the latest row, which a conversation written anew changes."""
+    sql = "SELECT count(*) AS rows, max(id) AS latest FROM messages WHERE session_id = ?"
+    return [list(row.values()) for row in query(database, sql, [session_id])]
+
+
+def goose_rows(database, session_id):
+    """A function that yields (id, time, role, parts, metadata) of a session's messages."""
+    columns = column_list(database, "messages", GOOSE_MESSAGE)
+
+    def messages(session):
+        sql = f"SELECT {columns} FROM messages WHERE session_id = ? ORDER BY created_timestamp, id"
+        for number, row in enumerate(query(database, sql, [session_id], session)):
+            at = utc(row["created_timestamp"]) or utc(row["timestamp"])
+            yield (as_text(row["message_id"]) or f"goose-{number}", at, row["role"], json_value(row["content_json"]),
+                   as_dict(json_value(row["metadata_json"])))
+    return messages
+
+
+def goose_file(path):
+    """Yield the session of an older file: perhaps a head, then messages."""
+    with open_regular(path) as file:
+        head = file.read(1 << 16)
+    if not goose_recognise(head, str(path)):
+        return
+    facts = as_dict(load_json(head.partition(b"\n")[0]))
+
+    def messages(session):
+        for offset, record in read_records(path, session):
+            if "role" in record or "content" in record:
+                yield (as_text(record.get("id")) or f"goose-{offset}", utc(record.get("created")), record.get("role"),
+                       record.get("content"), as_dict(record.get("metadata")))
+    facts = facts if "role" not in facts else {}
+    yield from goose_session(facts, path.stem, messages, utc(os.stat(path).st_mtime))
+
+
+def goose_session(facts, session_id, messages, at=None):
+    """[the session of these facts and messages], or [] if it shows nothing."""
+    session = Session("goose", as_text(facts.get("provider_name")) or "goose", session_id, utc(facts.get("created_at")) or at)
+    run = GooseRun(session)
+    run.model = as_text(as_dict(json_value(facts.get("model_config_json"))).get("model_name")) or None
+    session.model = run.model
+    title = as_text(facts.get("name")).strip() or as_text(facts.get("description")).strip()
+    session.title = title if title and title not in ("CLI Session", "New session", session_id) else None
+    kind, parent = as_text(facts.get("session_type")), as_text(facts.get("parent_session_id"))
+    attributes = {"cwd": as_text(facts.get("working_dir")), "session_type": kind if kind != "user" else "",
+                  "session_role": "auxiliary" if kind in ("sub_agent", "hidden") else "", "parent_session_id": parent,
+                  "schedule_id": as_text(facts.get("schedule_id"))}
+    session.attributes.update({name: fact for name, fact in attributes.items() if fact})
+    for moment in ("created_at", "updated_at"):
+        session.seen_at(utc(facts.get(moment)) if facts.get(moment) else None)
+    run.total = {name: whole(facts.get(f"accumulated_{name}_tokens")) or whole(facts.get(f"{name}_tokens"))
+                 for name in ("input", "output")}
+    return only_if_any(session, transcript_events(run, messages(session), lambda message: goose_message(run, *message)))
+
+
+class GooseRun(Transcript):
+    """A session while it is read."""
+
+    def __init__(self, session):
+        super().__init__(session, GOOSE_TOOLS)
+        self.reply = None           # latest event, if that is a reply that may go on
+
+
+def goose_message(run, message_id, at, role, parts, metadata):
+    """One message; what is not meant for the person is left out."""
+    if isinstance(parts, str):
+        parts = [{"type": "text", "text": parts}]
+    if not isinstance(parts, list):
+        run.session.bad_lines += 1
+        return
+    if metadata.get("userVisible") is False:
+        return
+    prompt = []
+    for number, part in enumerate(map(as_dict, parts)):
+        part_id = message_id if number == 0 else f"{message_id}-{number}"
+        kind = as_text(part.get("type"))
+        if role == "user" and kind in ("text", "image"):
+            prompt += goose_spoken(part)
+        elif kind in GOOSE_PARTS:
+            GOOSE_PARTS[kind](run, part_id, at, part)
+        else:
+            goose_stop(run)
+            run.session.unknown_record(f"part {kind}", part_id, at, part)
+    if prompt:
+        goose_stop(run)
+        transcript_prompt(run, message_id, at, prompt)
+    transcript_close(run)
+    if run.reply is not None:
+        run.session.hold(run.reply)
+
+
+def goose_spoken(part):
+    """Blocks of a text or picture; the state of things that Goose puts into prompts is left out."""
+    if part.get("type") == "image":
+        return [image_block(as_text(part.get("mimeType")) or "image/png", part["data"])] if as_text(part.get("data")) else []
+    text = as_text(part.get("text"))
+    if text.lstrip().startswith("<turn-context>"):
+        text = text.partition("</turn-context>")[2]
+    return [text_block(text)] if text.strip() else []
+
+
+def goose_stop(run):
+    """The latest reply does not go on."""
+    event, run.reply = run.reply, None
+    if event is not None and not transcript_awaits(run, event):
+        run.session.release(event)
+
+
+def goose_text(run, part_id, at, part):
+    """What the model says.  Older versions split a reply over many messages."""
+    text = as_text(part.get("text"))
+    if run.reply is not None and run.session.waiting(run.reply):
+        run.reply["content"]["blocks"][0]["text"] += text
+    elif text.strip():
+        run.reply = transcript_say(run, "AgentMessage", part_id, at, [text_block(text)])
+
+
+def goose_thinking(run, part_id, at, part):
+    text = as_text(part.get("thinking"))
+    if text.strip():
+        goose_stop(run)
+        transcript_say(run, "Thinking", part_id, at, [text_block(text)])
+
+
+def goose_image(run, part_id, at, part):
+    goose_stop(run)
+    if blocks := goose_spoken(part):
+        transcript_say(run, "AgentMessage", part_id, at, blocks)
+
+
+def goose_request(run, part_id, at, part):
+    """A call; one that the model wrote wrongly has an error in its place."""
+    goose_stop(run)
+    call, call_id = as_dict(part.get("toolCall")), as_text(part.get("id")) or part_id
+    value = as_dict(call.get("value")) or call
+    name, given = as_text(value.get("name")) or "unknown", as_dict(value.get("arguments"))
+    action = as_text(given.get("command")) if name.endswith("text_editor") else ""
+    transcript_call(run, call_id, at, name, given, known_as=f"{name.rpartition('__')[2]} {action}".strip())
+    if call.get("status") == "error":
+        transcript_result(run, call_id, at, [text_block(as_text(call.get("error")) or "The call is not valid.")], failed=True)
+
+
+def goose_response(run, part_id, at, part):
+    """A result, of any version: parts, parts in an object, or an error."""
+    goose_stop(run)
+    result, call_id = as_dict(part.get("toolResult")), as_text(part.get("id"))
+    value = result.get("value")
+    failed = result.get("status") == "error" or as_dict(value).get("isError") is True
+    content = as_list(value) or as_list(as_dict(value).get("content"))
+    blocks = []
+    for item in map(as_dict, content):
+        audience = as_dict(item.get("annotations")).get("audience")
+        if not isinstance(audience, list) or "user" in audience or len(content) == 1:
+            blocks += goose_spoken(item)
+    blocks = blocks or [block for item in map(as_dict, content) for block in goose_spoken(item)]
+    if as_text(result.get("error")):
+        blocks.append(text_block(result["error"]))
+    transcript_result(run, call_id, at, blocks, failed=failed)
+
+
+def goose_notice(run, part_id, at, part):
+    text = as_text(part.get("msg")) or as_text(part.get("text"))
+    goose_stop(run)
+    if text.strip():
+        run.session.event("SystemMessage", part_id, at, [text_block(text)], attributes={"meta": "notification"})
+
+
+def goose_compaction(run, part_id, at, part):
+    goose_stop(run)
+    text = as_text(part.get("msg"))
+    run.session.event("Custom", part_id, at, [text_block(text)] * bool(text), kind="compaction")
+
+
+def goose_nothing(run, part_id, at, part):
+    """What shows nothing: encrypted thinking, and questions whose answers are results."""
+
+
+GOOSE_PARTS = {
+    "text": goose_text,
+    "image": goose_image,
+    "thinking": goose_thinking,
+    "reasoning": goose_thinking,
+    "redactedThinking": goose_nothing,
+    "toolRequest": goose_request,
+    "frontendToolRequest": goose_request,
+    "toolResponse": goose_response,
+    "toolConfirmationRequest": goose_nothing,
+    "actionRequired": goose_nothing,
+    "systemNotification": goose_notice,
+    "conversationCompacted": goose_compaction,
+}
+# Tools without the name of their extension; the editor's by what they do.
+GOOSE_TOOLS = {
+    "shell": ("ShellCommand", "command", ("command",)),
+    "read_file": ("FileRead", "path", ("path",)),
+    "write": ("FileCreate", "path", ("path",)),
+    "write_file": ("FileCreate", "path", ("path",)),
+    "edit": ("FileEdit", "path", ("path",)),
+    "edit_file": ("FileEdit", "path", ("path",)),
+    "text_editor view": ("FileRead", "path", ("path",)),
+    "text_editor write": ("FileCreate", "path", ("path",)),
+    "text_editor str_replace": ("FileEdit", "path", ("path",)),
+    "text_editor edit_file": ("FileEdit", "path", ("path",)),
+    "text_editor insert": ("FileEdit", "path", ("path",)),
+    "tree": ("FileSearch", "pattern", ("path",)),
+    "web_search": ("WebSearch", "query", ("query",)),
+    "web_scrape": ("WebFetch", "url", ("url",)),
+    "fetch": ("WebFetch", "url", ("url",)),
+}
+
+# ---------------------------------------------------------------------------
+# Kimi: Kimi Code, and Kimi CLI before it
+#
+# Seen: wire.jsonl of protocol 1.4 (sessions/<project>/<session>/agents/<agent>/), in
+# which turn.prompt repeats the prompt and usage.record a step's usage, and in public
+# parsers the wire.jsonl of Kimi CLI with {"timestamp", "message": {"type", "payload"}}
+# lines.  The agent `main` is the session, the others are its sub-agents.
+#
+# To support a new record, add a line to KIMI_STEPS; a new tool, to KIMI_TOOLS.
+# ---------------------------------------------------------------------------
+
+
+def kimi_roots(env, home):
+    """The sessions of Kimi Code and of Kimi CLI, on every system."""
+    code = Path(env["KIMI_CODE_HOME"]).expanduser() if env.get("KIMI_CODE_HOME") else Path(home) / ".kimi-code"
+    older = Path(env["KIMI_SHARE_DIR"]).expanduser() if env.get("KIMI_SHARE_DIR") else Path(home) / ".kimi"
+    return [code / "sessions", older / "sessions"]
+
+
+def kimi_sources(root):
+    """The sessions below a folder, each with its sub-agents' files, or one file."""
+    root = Path(root)
+    if root.is_file():
+        return [kimi_source(root)]
+    files = [Path(entry.path) for entry in walk(os.fspath(root))
+             if entry.name == "wire.jsonl" or entry.name.endswith(".jsonl") and kimi_inside(entry.path)]
+    mains = {path.parents[2] for path in files if kimi_agent_name(path) == "main"}
+    return [kimi_source(path) for path in files
+            if kimi_agent_name(path) in (None, "main") or path.parents[2] not in mains]
+
+
+def kimi_inside(path):
+    try:
+        with open_regular(path) as file:
+            return kimi_recognise(file.read(1 << 16), path)
+    except OSError:
+        return False
+
+
+def kimi_agent_name(path):
+    """The agent whose file this is in the newer layout, or None."""
+    return path.parent.name if path.name == "wire.jsonl" and path.parent.parent.name == "agents" else None
+
+
+def kimi_source(path):
+    """A file with what completes it: the session's state, and the files of its sub-agents."""
+    agent = kimi_agent_name(path)
+    if agent is None:
+        return Source(kimi_id(path), (path, path.with_name("state.json")))
+    others = [other for other in sorted(path.parents[1].glob("*/wire.jsonl")) if agent == "main" and other != path]
+    return Source(kimi_id(path), (path, path.parents[2] / "state.json", *others))
+
+
+def kimi_id(path):
+    """The session's id: the name of its folder; a sub-agent that stands alone has its own behind that."""
+    agent = kimi_agent_name(path)
+    if agent:
+        return path.parents[2].name.removeprefix("session_") + (f".{agent}" if agent != "main" else "")
+    return path.parent.name.removeprefix("session_") if path.name == "wire.jsonl" else path.stem
+
+
+def kimi_recognise(head, path):
+    """Whether the first line is the envelope that every wire file starts with."""
+    first = as_dict(load_json(head.partition(b"\n")[0]))
+    return first.get("type") == "metadata" and "protocol_version" in first
+
+
+@tool("kimi", "Kimi CLI", roots=kimi_roots, sources=kimi_sources, recognise=kimi_recognise)
+def parse_kimi(source):
+    """One session with its sub-agents."""
+    path = source.path
+    with open_regular(path) as file:
+        if not kimi_recognise(file.read(1 << 16), str(path)):
+            return
+    session = Session("kimi", "moonshot", kimi_id(path), utc(os.stat(path).st_mtime))
+    run = KimiRun(session)
+    agent = kimi_agent_name(path)
+    if agent not in (None, "main"):
+        session.attributes.update(session_role="auxiliary", parent_session_id=kimi_id(path).removesuffix(f".{agent}"))
+    agents = sorted(filter(None, map(kimi_agent, source.files[2:])))
+    events = transcript_events(run, kimi_stream(run, path, agents), lambda item: kimi_record(run, *item))
+    kimi_state(session, source.files[1] if len(source.files) > 1 else path.with_name("state.json"), path)
+    yield from only_if_any(session, events)
+
+
+class KimiRun(Transcript):
+    """A session while it is read."""
+
+    def __init__(self, session):
+        super().__init__(session, KIMI_TOOLS)
+        self.agent = None           # the sub-agent whose file is being read
+        self.prefix = ""            # of the ids in that file
+        self.record_id = ""
+        self.at = None
+        self.step_usage = None      # of the latest step, until a usage record repeats it
+        self.responses = set()
+
+
+def kimi_agent(path):
+    """(start, path) of a sub-agent's file, or None if it is none."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(1 << 16)
+    except OSError:
+        return None
+    first = as_dict(load_json(head.partition(b"\n")[0]))
+    return (utc(first.get("created_at")) or "", path) if kimi_recognise(head, str(path)) else None
+
+
+def kimi_stream(run, path, agents):
+    """Yield (agent or None, offset, record), each sub-agent's where it began."""
+    waiting = deque(agents)
+    for offset, record in read_records(path, run.session):
+        at = utc(record.get("time"))
+        while waiting and at and at >= waiting[0][0]:
+            yield from kimi_agent_records(run, waiting.popleft()[1])
+        yield None, offset, record
+    for _, agent in waiting:
+        yield from kimi_agent_records(run, agent)
+
+
+def kimi_agent_records(run, path):
+    """A sub-agent's records between two that mark its begin and end."""
+    name = kimi_agent_name(path)
+    yield name, -1, {"type": "agent.begin"}
+    try:
+        for offset, record in read_records(path, run.session):
+            yield name, offset, record
+    except OSError:
+        run.session.bad_lines += 1
+    yield name, -1, {"type": "agent.end"}
+
+
+def kimi_record(run, agent, offset, record):
+    """One record of any generation."""
+    run.agent, run.prefix = agent, f"{agent}:" if agent else ""
+    message = record.get("message")
+    if "timestamp" in record and isinstance(message, dict):
+        record = {**kimi_modern(as_text(message.get("type")), as_dict(message.get("payload"))), "time": record["timestamp"]}
+    event = as_dict(record.get("event"))
+    run.at = utc(record.get("time")) or (utc(record.get("created_at")) if offset == 0 else None)
+    run.session.seen_at(run.at)
+    run.record_id = f"{run.prefix}{as_text(event.get('uuid')) or f'kimi-{offset}'}"
+    kind = as_text(record.get("type"))
+    if kind == "context.append_loop_event":
+        kind = f"event/{as_text(event.get('type'))}"
+    step = KIMI_STEPS.get(kind)
+    if step:
+        step(run, event if kind.startswith("event/") else record)
+    elif not kind.startswith(KIMI_SILENT):
+        run.session.unknown_record(kind or "record", run.record_id, run.at, record)
+
+
+def kimi_state(session, path, wire):
+    """Title, folder and version from state.json; the folder of an older session from its project's hash."""
+    facts = {}
+    try:
+        with open_regular(path) as file:
+            facts = as_dict(load_json(file.read(1 << 20)))
+    except OSError:
+        pass
+    session.title = as_text(facts.get("title")).strip() or None
+    cwd = as_text(facts.get("workDir")) or kimi_older_folder(wire)
+    if cwd:
+        session.attributes["cwd"] = cwd
+    for name in ("createdAt", "updatedAt"):
+        session.seen_at(utc(facts.get(name)) if facts.get(name) else None)
+
+
+def kimi_older_folder(wire):
+    """The working directory of which Kimi CLI's kimi.json has the hash that names the project's folder; or None."""
+    try:
+        with open_regular(wire.parents[3] / "kimi.json") as file:
+            known = as_list(as_dict(load_json(file.read(1 << 20))).get("work_dirs"))
+    except (OSError, IndexError):
+        return None
+    paths = [as_text(as_dict(item).get("path")) for item in known]
+    name = wire.parents[1].name
+    return next((path for path in paths if path and md5(path.encode(), usedforsecurity=False).hexdigest() == name), None)
+
+
+# Kimi: the lines of Kimi CLI, as the newer ones would be ---------------------
+
+def kimi_modern(kind, payload):
+    """A message of Kimi CLI as a record of Kimi Code."""
+    maker = KIMI_OLDER.get(kind)
+    if maker:
+        record = maker(payload)
+        return record if "message" in record else {"type": "context.append_loop_event", "event": record}
+    return {"type": "older" if kind in KIMI_OLDER_SILENT else kind}
+
+
+def kimi_older_prompt(payload):
+    return {"type": "context.append_message",
+            "message": {"role": "user", "content": payload.get("user_input"), "origin": {"kind": "user"}}}
+
+
+def kimi_older_call(payload):
+    function = as_dict(payload.get("function"))
+    given = json_value(function.get("arguments"))
+    if isinstance(given, dict) and given.get("edit"):
+        given["edits"] = as_list(given["edit"]) or [given["edit"]]
+    return {"type": "tool.call", "toolCallId": payload.get("id"), "name": function.get("name"),
+            "args": given if isinstance(given, dict) else function.get("arguments")}
+
+
+def kimi_older_result(payload):
+    value = payload.get("return_value", payload.get("result"))
+    failed = as_dict(value).get("is_error") is True
+    output = as_dict(value).get("output") or (as_dict(value).get("message") if isinstance(value, dict) else value)
+    return {"type": "tool.result", "toolCallId": payload.get("tool_call_id"), "result": {"output": output, "isError": failed}}
+
+
+def kimi_older_usage(payload):
+    usage = as_dict(payload.get("token_usage"))
+    names = {"input_other": "inputOther", "output": "output", "input_cache_read": "inputCacheRead",
+             "input_cache_creation": "inputCacheCreation"}
+    return {"type": "step.end", "messageId": payload.get("message_id"),
+            "usage": {new: usage.get(old) for old, new in names.items()}}
+
+
+KIMI_OLDER = {
+    "TurnBegin": kimi_older_prompt,
+    "SteerInput": kimi_older_prompt,
+    "ContentPart": lambda payload: {"type": "content.part", "part": payload},
+    "TextPart": lambda payload: {"type": "content.part", "part": {**payload, "type": "text"}},
+    "ThinkPart": lambda payload: {"type": "content.part", "part": {**payload, "type": "think"}},
+    "ToolCall": kimi_older_call,
+    "ToolResult": kimi_older_result,
+    "StatusUpdate": kimi_older_usage,
+    "CompactionBegin": lambda payload: {"type": "compaction"},
+    "StepInterrupted": lambda payload: {"type": "step.interrupted"},
+}
+KIMI_OLDER_SILENT = ("StepBegin", "TurnEnd", "CompactionEnd", "ToolCallPart", "ApprovalRequest", "ApprovalResponse",
+                     "ApprovalRequestResolved", "StepRetry", "MCPLoadingBegin", "MCPLoadingEnd", "SubagentEvent")
+
+
+# Kimi: steps ----------------------------------------------------------------
+
+def kimi_message(run, record):
+    """context.append_message: a prompt, or what was said in a person's name."""
+    message = as_dict(record.get("message"))
+    text, images = codex_content(message.get("content"))
+    origin = as_text(as_dict(message.get("origin")).get("kind")) or "user"
+    blocks = [text_block(text)] * bool(text.strip()) + images
+    if not blocks or origin == "injection" or text.startswith("<system-reminder>"):
+        return
+    if message.get("role") == "assistant":
+        transcript_say(run, "AgentMessage", run.record_id, run.at, blocks, run.agent)
+    elif run.agent or origin != "user":
+        if not run.agent and as_dict(message["origin"]).get("name") == "subagent":
+            run.session.attributes.setdefault("session_role", "auxiliary")
+        run.session.event("SystemMessage", run.record_id, run.at, blocks, task=run.agent,
+                          attributes={"meta": "agent_prompt" if run.agent else "notification"})
+    elif message.get("role") == "user":
+        transcript_prompt(run, run.record_id, run.at, blocks)
+
+
+def kimi_part(run, event):
+    """event/content.part: what the model thinks or says."""
+    part = as_dict(event.get("part"))
+    kind = "Thinking" if part.get("type") == "think" else "AgentMessage"
+    text, images = codex_content([part])
+    text = as_text(part.get("think")) or text
+    if text.strip() or images:
+        transcript_say(run, kind, run.record_id, run.at, [text_block(text)] * bool(text.strip()) + images, run.agent)
+
+
+def kimi_call(run, event):
+    call_id, name = as_text(event.get("toolCallId")) or run.record_id, as_text(event.get("name"))
+    if name:
+        transcript_call(run, run.prefix + call_id, run.at, name, event.get("args"), run.agent)
+
+
+KIMI_EXIT = re.compile(r"exit code:? (-?\d{1,9})\.?\s*$")
+
+
+def kimi_result(run, event):
+    """event/tool.result: output as text or parts; a failed command ends with its exit code."""
+    call_id, result = run.prefix + as_text(event.get("toolCallId")), event.get("result")
+    output = as_dict(result).get("output", result if not isinstance(result, dict) else None)
+    text, blocks = codex_content(output) if isinstance(output, (str, list)) else ("", [json_block(output)] * bool(output))
+    failed = as_dict(result).get("isError") is True
+    kind = run.tools.get(run.names.get(call_id), ("",))[0]
+    said = KIMI_EXIT.search(text[-100:]) if kind == "ShellCommand" else None
+    code = int(said[1]) if said else 0 if kind == "ShellCommand" and not failed else None
+    shown = text_block(text) if failed or not kind else numbered_code(text) if kind == "FileRead" else code_block(text)
+    transcript_result(run, call_id, run.at, [shown] * bool(text) + blocks, failed=failed, exit_code=code, task=run.agent)
+
+
+def kimi_counts(usage):
+    """Counts of a usage object, in which the input has not the cache."""
+    usage = as_dict(usage)
+    read, write = whole(usage.get("inputCacheRead")), whole(usage.get("inputCacheCreation"))
+    return {"input": whole(usage.get("inputOther")) + read + write, "output": whole(usage.get("output")),
+            "cache_read": read, "cache_write": write}
+
+
+def kimi_step_end(run, event):
+    """event/step.end: one response with its usage."""
+    counts, response = kimi_counts(event.get("usage")), as_text(event.get("messageId"))
+    if response and run.prefix + response in run.responses:
+        run.usage["duplicates_removed"] += 1
+        run.usage["raw_input"] += counts["input"]
+        run.usage["raw_output"] += counts["output"]
+    else:
+        run.responses.add(run.prefix + response)
+        transcript_usage(run, counts, None, run.agent)
+    run.step_usage = counts
+    transcript_close(run, run.agent)
+
+
+def kimi_usage_record(run, record):
+    """usage.record repeats the step before it, or is all that tells of a compaction."""
+    counts, step, run.step_usage = kimi_counts(record.get("usage")), run.step_usage, None
+    kimi_model(run, {"modelAlias": record.get("model")})
+    if counts == step:
+        run.usage["duplicates_removed"] += any(counts.values())
+        run.usage["raw_input"] += counts["input"]
+        run.usage["raw_output"] += counts["output"]
+    else:
+        transcript_close(run, run.agent)
+        transcript_usage(run, counts, None, run.agent)
+
+
+def kimi_model(run, record):
+    """config.update: the model, the folder."""
+    model, cwd = as_text(record.get("modelAlias")), as_text(record.get("cwd"))
+    run.model = model or run.model
+    if model and not run.agent:
+        run.session.model = model
+    if cwd and not run.agent:
+        run.session.attributes.setdefault("cwd", cwd)
+
+
+def kimi_marker(kind, field=None):
+    """A step that marks a place in the session."""
+    def step(run, record):
+        text = as_text(record.get(field))
+        transcript_close(run, run.agent)
+        run.session.event("Custom", run.record_id, run.at, [text_block(text)] * bool(text), task=run.agent, kind=kind)
+    return step
+
+
+def kimi_agent_begin(run, record):
+    """A sub-agent's file begins, behind the call that started it."""
+    calls = [(call_id, given) for call_id, (_, given) in run.calls.items() if run.names[call_id] in ("Agent", "Task")]
+    call_id, given = calls[-1] if calls else (None, {})
+    title = as_text(as_dict(given).get("description")) or run.agent
+    run.session.event("TaskStart", f"{run.agent}-start", None, task=run.agent, title=title,
+                      attributes={"call_id": call_id} if call_id else None)
+
+
+def kimi_agent_end(run, record):
+    transcript_close(run, run.agent)
+    run.session.event("TaskEnd", f"{run.agent}-end", None, task=run.agent)
+
+
+KIMI_STEPS = {
+    "agent.begin": kimi_agent_begin,
+    "agent.end": kimi_agent_end,
+    "context.append_message": kimi_message,
+    "context.apply_compaction": kimi_marker("compaction", "summary"),
+    "event/compaction": kimi_marker("compaction"),
+    "context.clear": kimi_marker("rollback"),
+    "context.undo": kimi_marker("rollback"),
+    "config.update": kimi_model,
+    "usage.record": kimi_usage_record,
+    "event/content.part": kimi_part,
+    "event/tool.call": kimi_call,
+    "event/tool.result": kimi_result,
+    "event/step.end": kimi_step_end,
+    "event/step.interrupted": kimi_marker("interrupt"),
+}
+KIMI_SILENT = ("metadata", "older", "tools.", "llm.", "turn.", "permission.", "plan_mode.", "full_compaction.", "event/step.")
+KIMI_TOOLS = {
+    **dict.fromkeys(("Bash", "Shell"), ("ShellCommand", "command", ("command",))),
+    **dict.fromkeys(("Read", "ReadFile", "ReadMediaFile"), ("FileRead", "path", ("path", "file_path"))),
+    **dict.fromkeys(("Write", "WriteFile"), ("FileCreate", "path", ("path", "file_path"))),
+    **dict.fromkeys(("Edit", "StrReplaceFile"), ("FileEdit", "path", ("path", "file_path"))),
+    "Grep": ("CodeSearch", "query", ("pattern",)),
+    "Glob": ("FileSearch", "pattern", ("pattern",)),
+    **dict.fromkeys(("WebSearch", "SearchWeb"), ("WebSearch", "query", ("query",))),
+    "FetchURL": ("WebFetch", "url", ("url",)),
+}
+
+# ---------------------------------------------------------------------------
+# Cline, Roo Code, Kilo Code
+#
+# Seen: task folders (tasks/<id>/api_conversation_history.json, ui_messages.json) of the VS Code
+# extensions, from calls written as XML into the reply to today's tool_use blocks, and the
+# sessions of Cline's SDK (CLI 3.0.65; sessions/<id>/<id>.json, <id>.messages.json, and
+# agent_….messages.json for each sub-agent, which is a session of its own).
+#
+# All these files are rewritten as a whole.  The conversation comes from the API's history;
+# ui_messages.json, where it is there, knows the usage, and alone it makes a session, too.
+# To support a new tool, add its name to CLINE_CALLS; a new record of the UI, to CLINE_UI_STEPS.
+# ---------------------------------------------------------------------------
+
+CLINE_EXTENSIONS = {"cline": "saoudrizwan.claude-dev", "roo-code": "rooveterinaryinc.roo-cline",
+                    "kilo-code": "kilocode.kilo-code"}
+CLINE_HISTORY, CLINE_UI, CLINE_SDK = "api_conversation_history.json", "ui_messages.json", ".messages.json"
+CLINE_TASK_FILES = (CLINE_HISTORY, CLINE_UI, "task_metadata.json", "history_item.json")
+CLINE_TASK_ID = re.compile(r"\d{10,16}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def cline_roots(env, home, name="cline"):
+    """Where the extension keeps its tasks in each editor; for Cline itself also the folders of its CLI."""
+    roots = [folder / "globalStorage" / CLINE_EXTENSIONS[name] / "tasks" for folder in editor_folders(env, home)]
+    if name == "cline":
+        data = Path(env.get("CLINE_DATA_DIR") or Path(env.get("CLINE_DIR") or home / ".cline") / "data")
+        roots += [data / "tasks", Path(env.get("CLINE_SESSION_DATA_DIR") or data / "sessions")]
+    return roots
+
+
+def cline_sources(root):
+    """The tasks and sessions below a folder, or one of their files.  Each comes with the files that say more of it."""
+    paths = files_of(root)
+    for path in paths:
+        folder, name = os.path.split(path)
+        beside = {other: Path(folder, other) for other in CLINE_TASK_FILES}
+        if name.endswith(CLINE_SDK):
+            stem = os.path.basename(folder) if name.startswith("agent_") else name.removesuffix(CLINE_SDK)
+            yield Source(path, (Path(path), Path(folder, f"{stem}.json")))
+        elif name == CLINE_HISTORY or name == CLINE_UI and (len(paths) == 1 or not beside[CLINE_HISTORY].exists()):
+            yield Source(folder, (beside.pop(name), *beside.values()))
+
+
+def cline_recognise(head, path, name="cline"):
+    """Whether a file is a task's or a session's of this one of the three extensions."""
+    extension = next((name for name, folder in CLINE_EXTENSIONS.items() if folder in path), "cline")
+    file, start = os.path.basename(path), head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if extension != name:
+        return False
+    if file in (CLINE_HISTORY, CLINE_UI):
+        return start.startswith(b"[")
+    known = b'"agent"' in head or b'"sessionId"' in head
+    return file.endswith(CLINE_SDK) and start.startswith(b"{") and known
+
+
+class ClineRun:
+    """Where the reading of a task or a session stands."""
+
+    def __init__(self, session, path):
+        self.talk = Transcript(session, CLINE_CALLS)
+        self.session = session
+        self.path = path
+        self.places = itertools.count()     # numbers messages, which have no ids in task folders
+        self.times = {}                     # place of a message -> when the UI showed it
+        self.requests = deque()             # (time, counts) that the UI knows and no message has yet
+        self.by_ui = False                  # whether usage comes from there
+        self.cost = 0.0
+        self.heading = None                 # call whose result is the next text
+        self.output = None                  # (time, call id, texts) of a command whose output comes in pieces
+
+
+def cline_parser(name):
+    """The parser of one of the extensions; they differ by name only."""
+    def parse(source):
+        path = Path(source.path)
+        with open_regular(path) as file:
+            head = file.read(1 << 16)
+        if not any(cline_recognise(head, str(path), name) for name in CLINE_EXTENSIONS):
+            return
+        session = Session(name, "unknown", cline_id(path, head), utc(path.stat().st_mtime))
+        run = ClineRun(session, path)
+        step, mark = cline_message, "role"
+        if path.name == CLINE_UI:
+            step, mark = cline_ui_message, "ts"
+        elif path.name == CLINE_HISTORY:
+            cline_read_ui(run, path.with_name(CLINE_UI))
+        parts = json_parts(path, session, ("messages",), mark)
+        events = transcript_events(run.talk, parts, lambda part: cline_part(run, step, *part),
+                                   lambda: cline_finish(run))
+        yield from only_if_any(session, cline_with_header(run, source, events))
+    return parse
+
+
+def cline_id(path, head):
+    """The id of a session; a task is named by its folder, and where that is none of a task, by its first time."""
+    if path.name.endswith(CLINE_SDK):
+        return claude_first(head, b"sessionId") or path.name.removesuffix(CLINE_SDK)
+    if CLINE_TASK_ID.fullmatch(path.parent.name):
+        return path.parent.name
+    first = re.search(rb'"ts":\s*(\d{10,16})\b', head)
+    return first[1].decode() if first else f"task-{sha256(head[:512]).hexdigest()[:16]}"
+
+
+def cline_with_header(run, source, events):
+    """The events, and when they are used up the facts of the whole session."""
+    yield from events
+    session = run.session
+    if run.path.name.endswith(CLINE_SDK):
+        cline_sdk_header(run, as_dict(load_json(claude_head(str(source.files[-1]), MAX_LINE))))
+    else:
+        cline_task_header(run)
+    if session.provider == "unknown":
+        session.provider = provider_of(session.model)
+    if run.cost:
+        session.attributes["usage"]["cost_usd"] = round(run.cost, 6)
+
+
+def cline_part(run, step, key, value):
+    """A message, or a fact about the file."""
+    if key in (None, "messages") and isinstance(value, dict):
+        step(run, value)
+    elif key in (None, "messages"):
+        run.session.bad_lines += 1
+    elif key == "origin":
+        cline_origin(run.session, as_dict(value))
+
+
+def cline_finish(run):
+    """Requests that no message was written for have been paid all the same."""
+    cline_flush_output(run)
+    transcript_close(run.talk)
+    for _, counts in run.requests:
+        transcript_usage(run.talk, counts)
+
+
+# Cline: facts of the whole session ------------------------------------------
+
+def cline_origin(session, origin):
+    """What the SDK says about where a session comes from; a sub-agent names its parent."""
+    session.tool_version = as_text(origin.get("version")) or None
+    parent = as_text(origin.get("parentThreadId"))
+    if as_text(origin.get("source")):
+        session.attributes["source"] = origin["source"]
+    if parent:
+        session.attributes.update(session_role="auxiliary", parent_session_id=parent)
+        session.related.append(parent)
+
+
+def cline_sdk_header(run, facts):
+    """The facts beside an SDK session; a sub-agent shares the place of its parent's."""
+    session, metadata = run.session, as_dict(facts.get("metadata"))
+    for key, value in (("cwd", facts.get("cwd")), ("git_branch", as_dict(metadata.get("git")).get("branch"))):
+        if as_text(value):
+            session.attributes[key] = value
+    if "parent_session_id" in session.attributes:
+        return
+    session.title = as_text(metadata.get("title")) or None
+    session.model = session.model or as_text(facts.get("model")) or None
+    cost = metadata.get("totalCost")
+    run.cost = cost if type(cost) in (int, float) else 0
+    for key in ("started_at", "ended_at"):
+        session.seen_at(utc(facts.get(key)))
+
+
+def cline_task_header(run):
+    """The facts that the task's index has: where it began, which model."""
+    folder = run.path.parent
+    item = as_dict(load_json(claude_head(str(folder / "history_item.json"))))
+    index = folder.parent.parent / "state" / "taskHistory.json"
+    if not item and index.exists():
+        holder = Session("cline", "unknown", "index")
+        try:
+            items = (as_dict(value) for _, value in json_parts(index, holder, (), "id"))
+            item = next((value for value in items if value.get("id") == run.session.session_id), {})
+        except OSError:
+            item = {}
+    cwd = as_text(first_of(item, ("cwdOnTaskInitialization", "workspace", "rootPath", "cwd")))
+    if cwd:
+        run.session.attributes["cwd"] = cwd
+    run.session.model = run.session.model or as_text(item.get("modelId")) or None
+
+
+CLINE_CWD = re.compile(r"# Current (?:Working|Workspace) Directory \(([^)\n]{1,500})\)")
+CLINE_MODEL = re.compile(r"<model>([^<\n]{1,200})</model>")
+
+
+def cline_environment(run, text):
+    """What the extension tells the model about the machine with each message."""
+    cwd, model = CLINE_CWD.search(text), CLINE_MODEL.search(text)
+    if cwd:
+        run.session.attributes.setdefault("cwd", cwd[1])
+    if model:
+        run.talk.model = run.talk.model or model[1]
+
+
+# Cline: messages ------------------------------------------------------------
+
+def cline_message(run, message):
+    """One message of the API's history."""
+    place, role = next(run.places), message.get("role")
+    name = as_text(message.get("id")) or f"m{place}"
+    at = utc(first_of(message, ("ts", "timestamp"))) or run.times.get(place)
+    blocks = claude_blocks({"content": first_of(message, ("content", "text", "message"))})
+    if role == "user":
+        cline_user(run, at, name, blocks)
+    elif role == "assistant":
+        cline_assistant(run, at, name, blocks, message)
+    else:
+        run.session.unknown_record(role, name, at, message)
+
+
+def cline_assistant(run, at, name, blocks, message):
+    """A response: thoughts, replies, calls, and what it used."""
+    talk, info = run.talk, as_dict(message.get("modelInfo"))
+    transcript_close(talk)
+    talk.model = as_text(first_of(info, ("modelId", "id"))) or talk.model
+    run.session.provider = as_text(first_of(info, ("providerId", "provider"))) or run.session.provider
+    for number, block in enumerate(blocks):
+        kind, item = block.get("type"), f"{name}-{number}"
+        if kind in ("thinking", "reasoning"):
+            thought = as_text(first_of(block, ("thinking", "text"))) or cline_summary(block.get("summary"))
+            cline_think(run, at, item, thought)
+        elif kind == "text":
+            cline_reply(run, at, item, as_text(block.get("text")))
+        elif kind == "tool_use":
+            tool_name = as_text(block.get("name")) or "unknown"
+            cline_call(run, at, as_text(block.get("id")) or item, tool_name, block.get("input"))
+        elif kind not in ("redacted_thinking", "thoughtSignature"):
+            transcript_say(talk, "AgentMessage", item, at, shown_blocks([block], run.session))
+    cline_usage(run, at, as_dict(message.get("metrics")))
+
+
+def cline_summary(summary):
+    return "\n".join(as_text(as_dict(part).get("text")) for part in as_list(summary))
+
+
+def cline_think(run, at, item, text):
+    if text.strip():
+        transcript_say(run.talk, "Thinking", item, at, [text_block(text.strip())])
+
+
+def cline_usage(run, at, metrics):
+    """The usage of a response: from the UI's requests up to now, else from the message itself."""
+    tokens = as_dict(metrics.get("tokens"))
+    if run.by_ui:
+        counts = Counter()
+        while run.requests and (run.requests[0][0] <= at if at else not counts):
+            counts.update(run.requests.popleft()[1])
+    elif tokens:            # the extension's prompt tokens leave out what came from the cache or went there
+        counts = {"input": whole(tokens.get("prompt")) + whole(tokens.get("cached")),
+                  "output": whole(tokens.get("completion"))}
+    else:
+        counts = {"input": whole(metrics.get("inputTokens")), "output": whole(metrics.get("outputTokens")),
+                  "cache_read": whole(metrics.get("cacheReadTokens")),
+                  "cache_write": whole(metrics.get("cacheWriteTokens"))}
+    transcript_usage(run.talk, counts)
+
+
+# What is said to the model in the user's name: what a person wrote stands in these tags.
+CLINE_HUMAN = ("task", "feedback", "answer", "user_message", "user_input")
+CLINE_TAGS = re.compile(rf"<({'|'.join(CLINE_HUMAN)})(?: [^>\n]*)?>(.*?)(?:</\1>|\Z)", re.DOTALL)
+# Beginnings of texts that the program wrote: whether they may hold a person's words, and how they are
+# shown (None: not at all).
+CLINE_INJECTED = {
+    "<environment_details>": (False, None),
+    "# task_progress": (False, None),
+    "# TODO LIST": (False, None),
+    "<mode_notice>": (False, None),
+    "<explicit_instructions": (False, None),
+    "[TASK RESUMPTION]": (True, "notice"),
+    "[ERROR]": (False, "notice"),
+    "[NOTE]": (False, "notice"),
+    "New instructions for task continuation": (True, None),
+    "New message to respond to": (True, None),
+    "The user ": (True, None),
+    "[The user": (True, None),
+    "Task was interrupted": (True, "notice"),
+}
+CLINE_RESULT = re.compile(r"\[([a-z]\w{1,60}(?: for '[^\n]{0,4000})?)\] Result:[ \t]*\n?")
+
+
+def cline_user(run, at, name, blocks):
+    """A message in the user's name: results, what the program adds, and what a person wrote."""
+    said, plain, results = [], [], 0
+    for number, block in enumerate(blocks):
+        item = f"{name}-{number}"
+        if block.get("type") == "tool_result":
+            call_id = as_text(first_of(block, ("tool_use_id", "toolUseId")))
+            said += cline_result(run, at, item, call_id, block.get("content"), block.get("is_error") is True)
+            results += 1
+        elif block.get("type") == "text":
+            kind, texts = cline_said(run, at, item, as_text(block.get("text")))
+            said += texts if kind in ("human", "result") else []
+            plain += texts if kind == "plain" else []
+            results += kind == "result"
+        else:
+            said += shown_blocks([block], run.session)
+    if said or plain and not results:
+        transcript_prompt(run.talk, name, at, plain + said if not results else said)
+    for number, block in enumerate(plain if results else ()):
+        run.session.event("SystemMessage", f"{name}-notice-{number}", at, [block], attributes={"meta": "notice"})
+
+
+def cline_said(run, at, item, text):
+    """("human" | "plain" | "result" | None, blocks) of one text in the user's name; results and notices are shown."""
+    text = text.strip("\ufeff \t\r\n")
+    heading = CLINE_RESULT.match(text)
+    if heading or run.heading is not None and not text.startswith("<environment_details>"):
+        return "result", cline_text_result(run, at, item, heading, text)
+    beginning = next((start for start in CLINE_INJECTED if text.startswith(start)), None)
+    human, meta = CLINE_INJECTED.get(beginning, (True, None))
+    if text.startswith("<environment_details>"):
+        cline_environment(run, text)
+    if human and (beginning or text.startswith(tuple(f"<{tag}" for tag in CLINE_HUMAN))):
+        found = [text_block(words.strip()) for _, words in CLINE_TAGS.findall(text) if words.strip()]
+        if found:
+            return "human", found
+    if meta:
+        run.session.event("SystemMessage", item, at, [text_block(text)], attributes={"meta": meta})
+    return (None, []) if beginning or not text else ("plain", [text_block(text)])
+
+
+def cline_text_result(run, at, item, heading, text):
+    """A result that is written as text: `[tool for 'x'] Result:` and what follows, at times in the next text.
+
+    It has no id, so that it belongs to the first open call of that tool."""
+    if not heading:
+        call_id, run.heading = run.heading, None
+        return cline_result(run, at, item, call_id, text, False)
+    name = heading[1].split(" ")[0]
+    waiting = [call_id for call_id in run.talk.calls if run.talk.names[call_id].removeprefix("use_") == name]
+    call_id = next(iter(waiting), None)
+    if name in CLINE_SPOKEN:
+        call_id = f"{item}-answered"
+        run.talk.names[call_id] = name
+    elif call_id is None:
+        call_id = f"{item}-call"
+        path = re.search(r" for '([^'\n]+)'", heading[1])
+        cline_call(run, at, call_id, name, {"path": path[1]} if path else {})
+    content = text[heading.end():]
+    if not content:
+        run.heading = call_id
+        return []
+    return cline_result(run, at, item, call_id, content, False)
+
+
+# Cline: calls and results ---------------------------------------------------
+
+# Calls that only say something: the question, the plan, the last word.
+CLINE_SPOKEN = ("attempt_completion", "ask_followup_question", "plan_mode_respond", "ask_question", "submit_and_exit",
+                "condense", "new_task")
+CLINE_CALLS = tool_table(
+    FileRead="read_file read_files", FileCreate="write_to_file create_file", FileDelete="delete_file",
+    FileEdit="replace_in_file apply_diff insert_content search_and_replace search_replace edit_file edit editor",
+    ShellCommand="execute_command run_commands spawn_process",
+    CodeSearch="search_files search_codebase codebase_search find_references",
+    FileSearch="list_files list_code_definition_names", WebSearch="web_search", WebFetch="web_fetch fetch_web_content")
+# Calls of the SDK that do several things at once: under which key they stand, and what each of them is.
+CLINE_LISTS = {"run_commands": ("commands", "command"), "read_files": ("files", "path"), "read_file": ("files", "path"),
+               "search_codebase": ("queries", "query"), "fetch_web_content": ("requests", "url")}
+CLINE_OTHERS = ("use_mcp_tool", "access_mcp_resource", "browser_action", "switch_mode", "update_todo_list",
+                "fetch_instructions", "new_rule")
+CLINE_XML = re.compile(rf"<({'|'.join((*CLINE_CALLS, *CLINE_SPOKEN, *CLINE_OTHERS))})>\n?")
+CLINE_PARAMETER = re.compile(r"<(\w{1,40})>")
+
+
+def cline_reply(run, at, item, text):
+    """A reply, which in older versions holds its calls and thoughts as XML."""
+    place, number = 0, 0
+    while match := CLINE_XML.search(text, place):
+        name, end = match[1], text.find(f"</{match[1]}>", match.end())
+        cline_words(run, at, f"{item}.{number}" if number else item, text[place:match.start()])
+        end = end if end >= 0 else len(text)
+        number += 1
+        cline_call(run, at, f"{item}.{number}-call", name, cline_parameters(text[match.end():end]))
+        place = end + len(name) + 3
+    cline_words(run, at, f"{item}.{number}" if number else item, text[place:])
+
+
+def cline_words(run, at, item, text):
+    """Words of a reply without calls; a thought may stand in front of them."""
+    text = text.strip()
+    if text.startswith("<thinking>"):
+        thought, _, text = text.removeprefix("<thinking>").partition("</thinking>")
+        cline_think(run, at, f"{item}-thinking", thought)
+    if text.strip():
+        transcript_say(run.talk, "AgentMessage", item, at, [text_block(text.strip())])
+
+
+def cline_parameters(body):
+    """{name: text} of a call in XML; a file's content may itself hold the closing tag, so the last one counts."""
+    given, place = {}, 0
+    while match := CLINE_PARAMETER.search(body, place):
+        find = body.rfind if match[1] in ("content", "diff", "result") else body.find
+        end = find(f"</{match[1]}>", match.end())
+        given[match[1]] = body[match.end():end if end >= 0 else None].strip("\n")
+        place = end if end >= 0 else len(body)
+    path = re.search(r"<path>([^<\n]+)</path>", given.get("args", ""))
+    return {**given, "path": path[1]} if path else given
+
+
+def cline_call(run, at, call_id, name, given):
+    """A call, which may only say something, or do several things at once."""
+    given = cline_given(name, {} if given is None else given)
+    if name in CLINE_SPOKEN and call_id not in run.talk.names:
+        run.talk.names[call_id] = name
+        text = as_text(first_of(given, ("result", "response", "question", "summary", "text", "message")))
+        options = [option for option in as_list(as_dict(given).get("options")) if isinstance(option, str)]
+        cline_words(run, at, call_id, "\n".join([text, *(f"- {option}" for option in options)]))
+    elif name == "apply_patch" and (patch := as_text(first_of(given, ("input", "patch")))):
+        if not transcript_patch(run.talk, call_id, at, name, patch):
+            transcript_call(run.talk, call_id, at, name, given)
+    elif name in CLINE_LISTS and as_list(as_dict(given).get(CLINE_LISTS[name][0])):
+        cline_calls(run, at, call_id, name, as_list(given[CLINE_LISTS[name][0]]))
+    else:
+        kind = "write_to_file" if name == "editor" and "content" in as_dict(given) else None
+        transcript_call(run.talk, call_id, at, name, given, known_as=kind)
+
+
+def cline_calls(run, at, call_id, name, items):
+    """A call that does several things: one event for each, which all wait for the one result."""
+    events, talk = [], run.talk
+    if call_id in talk.names:
+        return
+    for number, item in enumerate(items[:500], 1):
+        part = call_id if number == 1 else f"{call_id}:{number}"
+        value = item if isinstance(item, dict) else {CLINE_LISTS[name][1]: str(item)}
+        if as_list(value.get("args")):
+            value = {**value, "command": " ".join(map(str, [value.get("command", ""), *value["args"]]))}
+        transcript_call(talk, part, at, name, value)
+        events += talk.calls.pop(part, ((), None))[0]
+    transcript_await(talk, call_id, name, events, {})
+
+
+def cline_given(name, given):
+    """A call's input with edits as pairs of texts, as the other tools have them."""
+    if isinstance(given, str) and given[:1] == "{":
+        given = json_value(given)
+    if not isinstance(given, dict):
+        return given
+    diff = as_text(given.get("diff"))
+    if "SEARCH" in diff:
+        return {**given, "edits": [{"old_string": old, "new_string": new} for old, new in search_replace_pairs(diff)]}
+    if name == "insert_content":
+        return {**given, "old_string": "", "new_string": as_text(given.get("content"))}
+    if name == "search_and_replace":
+        return {**given, "old_string": as_text(given.get("search")), "new_string": as_text(given.get("replace"))}
+    if name == "editor" and not as_text(given.get("old_text")) and "insert_line" not in given:
+        return {"path": given.get("path"), "content": as_text(given.get("new_text"))}
+    return given
+
+
+CLINE_ERRORS = ("The tool execution failed", "<error>", "<tool_use_error>", "The user denied", "Error:")
+CLINE_EXIT = re.compile(r"exit code:? (-?\d{1,9})", re.IGNORECASE)
+
+
+def cline_result(run, at, item, call_id, content, failed):
+    """Show a result; what a person answered in it is returned as blocks, to be shown as a prompt."""
+    name = run.talk.names.get(call_id, "")
+    answered = name in CLINE_SPOKEN or not name
+    blocks, failed = cline_output(content, failed)
+    text = claude_first_text(blocks) or ""
+    words = [words.strip() for _, words in CLINE_TAGS.findall(text)] if answered or text.startswith("The user ") else []
+    if not words and name in ("ask_followup_question", "ask_question"):
+        words = [text.strip()]
+    if answered and (name or words):
+        return [text_block(said) for said in words if said]
+    failed = failed or text.startswith(CLINE_ERRORS)
+    call = open_call(run.talk, call_id)
+    said = CLINE_EXIT.search(text[:500]) if call[0] == "ShellCommand" else None
+    told = call[0] == "ShellCommand" and not failed and any("success" in as_dict(part) for part in as_list(content))
+    if not failed and len(run.talk.calls.get(call_id, ((),))[0]) == 1:
+        blocks = result_blocks(call, blocks)
+    transcript_result(run.talk, call_id, at, blocks, failed=failed, event_id=f"{item}-result",
+                      exit_code=int(said[1]) if said else 0 if told else None)
+    return [text_block(said) for said in words if said]
+
+
+def cline_output(content, failed):
+    """(blocks, whether it failed) of a result: content, or a list of {query, result, error, success} of the SDK."""
+    items = [item for item in as_list(content) if isinstance(item, dict) and "success" in item]
+    if not items:
+        return shown_blocks(content), failed
+    blocks = []
+    for item in items:
+        if len(items) > 1 and as_text(item.get("query")):
+            blocks.append(text_block(item["query"]))
+        for value in filter(None, (item.get("result"), item.get("error"))):
+            blocks += shown_blocks(value) if isinstance(value, (str, list)) else [json_block(value)]
+    return blocks, failed or any(item["success"] is False for item in items)
+
+
+# Cline: the messages of the UI ----------------------------------------------
+
+def cline_read_ui(run, path):
+    """Take usage and times from ui_messages.json, for a task whose history is read."""
+    try:
+        for _, message in json_parts(path, Session("cline", "unknown", "ui"), (), "ts"):
+            message = as_dict(message)
+            at, place = utc(message.get("ts")), message.get("conversationHistoryIndex")
+            if at and type(place) is int:
+                run.times.setdefault(place + 1, at)
+            if at and message.get("say") in ("api_req_started", "deleted_api_reqs"):
+                counts = cline_request(run, message)
+                run.requests.append((at, counts))
+                run.by_ui = run.by_ui or any(counts.values())
+    except OSError:
+        pass
+
+
+def cline_request(run, message):
+    """Counts of a request as the UI has them: its tokensIn leave the cache out."""
+    facts = as_dict(json_value(as_text(message.get("text"))))
+    read, written = whole(facts.get("cacheReads")), whole(facts.get("cacheWrites"))
+    cost = facts.get("cost")
+    run.cost += cost if type(cost) in (int, float) and cost > 0 else 0
+    return {"input": whole(facts.get("tokensIn")) + read + written, "output": whole(facts.get("tokensOut")),
+            "cache_read": read, "cache_write": written}
+
+
+def cline_ui_message(run, message):
+    """One message of the UI, where that is all there is."""
+    place, kind = next(run.places), as_text(message.get("say")) or as_text(message.get("ask"))
+    at, item = utc(message.get("ts")), f"u{place}"
+    text = as_text(message.get("text"))
+    if kind != "command_output":
+        cline_flush_output(run)
+    if as_text(message.get("reasoning")) and kind == "text":
+        cline_think(run, at, f"{item}-thinking", message["reasoning"])
+    step = CLINE_UI_STEPS.get(kind)
+    if step:
+        step(run, at, item, text, message)
+    elif kind not in CLINE_UI_SILENT:
+        run.session.unknown_record(f"ui {kind}", item, at, message)
+
+
+def cline_ui_prompt(run, at, item, text, message):
+    blocks = [text_block(text.strip())] * bool(text.strip()) + codex_images(message.get("images"))
+    if blocks:
+        transcript_prompt(run.talk, item, at, blocks)
+
+
+def cline_ui_reply(run, at, item, text, message):
+    """A reply; questions and plans are JSON round their text."""
+    given = json_value(text) if text.startswith("{") else None
+    if isinstance(given, dict):
+        cline_call(run, at, item, "ask_followup_question", given)
+    else:
+        cline_words(run, at, item, text)
+
+
+def cline_ui_thought(run, at, item, text, message):
+    cline_think(run, at, item, text)
+
+
+def cline_ui_request(run, at, item, text, message):
+    """A request opens a response, whose events follow."""
+    transcript_close(run.talk)
+    transcript_usage(run.talk, cline_request(run, message), before=True)
+
+
+# What the UI calls the tools.
+CLINE_UI_TOOLS = {"readFile": "read_file", "newFileCreated": "write_to_file", "editedExistingFile": "replace_in_file",
+                  "appliedDiff": "apply_diff", "insertContent": "insert_content", "searchFiles": "search_files",
+                  "searchAndReplace": "search_and_replace", "fileDeleted": "delete_file", "webFetch": "web_fetch",
+                  "webSearch": "web_search", "codebaseSearch": "codebase_search",
+                  **dict.fromkeys(("listFilesTopLevel", "listFilesRecursive"), "list_files"),
+                  **dict.fromkeys(("listCodeDefinitionNames", "listFiles"), "list_code_definition_names")}
+
+
+def cline_ui_tool(run, at, item, text, message):
+    """A call with what it read or changed, in one message; only edits are still to be told from their results."""
+    given = as_dict(json_value(text))
+    tool = as_text(given.get("tool")) or "unknown"
+    name = CLINE_UI_TOOLS.get(tool, tool)
+    cline_call(run, at, item, name, given)
+    kind = CLINE_CALLS.get(name, ("",))[0]
+    content = as_text(given.get("content")) if kind in ("FileRead", "CodeSearch", "FileSearch") else ""
+    diff = as_text(given.get("diff"))
+    if content or kind in ("FileEdit", "FileCreate"):
+        transcript_result(run.talk, item, at, [code_block(content)] * bool(content),
+                          diff=diff if diff.startswith(("---", "@@")) else None)
+
+
+def cline_ui_command(run, at, item, text, message):
+    cline_call(run, at, item, "execute_command", {"command": text})
+    run.output = (at, item, [])
+
+
+def cline_ui_output(run, at, item, text, message):
+    """A piece of the last command's output."""
+    if run.output and text:
+        run.output = (at, run.output[1], [*run.output[2], text])
+
+
+def cline_flush_output(run):
+    """All of a command's output has been shown: it is the result."""
+    if run.output:
+        (at, call_id, texts), run.output = run.output, None
+        text = "\n".join(texts)
+        said = CLINE_EXIT.search(text[:500])
+        transcript_result(run.talk, call_id, at, [code_block(text)] * bool(text),
+                          exit_code=int(said[1]) if said else None)
+
+
+def cline_ui_problem(run, at, item, text, message):
+    if text.strip():
+        run.session.event("SystemMessage", item, at, [text_block(text.strip())], attributes={"meta": "api_error"})
+
+
+CLINE_UI_STEPS = {
+    **dict.fromkeys(("task", "user_feedback"), cline_ui_prompt),
+    **dict.fromkeys(("text", "completion_result", "followup", "plan_mode_respond", "plan_mode_response"),
+                    cline_ui_reply),
+    "reasoning": cline_ui_thought,
+    **dict.fromkeys(("api_req_started", "deleted_api_reqs"), cline_ui_request),
+    **dict.fromkeys(("tool", "use_mcp_server"), cline_ui_tool),
+    "command": cline_ui_command,
+    "command_output": cline_ui_output,
+    **dict.fromkeys(("error", "diff_error", "api_req_failed", "mistake_limit_reached", "rooignore_error",
+                     "clineignore_error"), cline_ui_problem),
+}
+CLINE_UI_SILENT = frozenset("""
+    api_req_finished api_req_retried api_req_retry_delayed api_req_deleted checkpoint_created checkpoint_saved
+    load_mcp_documentation shell_integration_warning user_feedback_diff resume_task resume_completed_task
+    task_progress browser_action
+    browser_action_launch browser_action_result mcp_server_request_started mcp_server_response mcp_notification
+    condense_context condense_context_error codebase_search_result subtask_result info hook_status hook_output_stream
+    generate_explanation conditional_rules_applied error_retry command_permission_denied
+""".split())
+
+
+for _name, _title in (("cline", "Cline"), ("roo-code", "Roo Code"), ("kilo-code", "Kilo Code")):
+    tool(_name, _title, roots=functools.partial(cline_roots, name=_name), sources=cline_sources,
+         recognise=functools.partial(cline_recognise, name=_name))(cline_parser(_name))
+# ---------------------------------------------------------------------------
+# Pi, and what is made from it: OpenClaw, oh-my-pi
+#
+# <sessions>/--<folder>--/<time>_<id>.jsonl, seen in 0.73.1 and, for OpenClaw, in files of
+# February 2026.  The first line is the session, the others are entries of a tree: the
+# conversation is the path from the last entry to the root; what lies beside it was abandoned
+# when the person went back, and is only counted.  A fork begins with copies of its parent's entries.
+#
+# To support a new entry, add a line to PI_STEPS; a new role of messages, to PI_ROLES; a new tool, to PI_TOOLS.
+# ---------------------------------------------------------------------------
+
+PI_ARCHIVED = re.compile(r"\.jsonl\.(?:deleted|reset|bak)\b")
+
+
+def pi_roots(env, home):
+    """The sessions of Pi, wherever PI_CODING_AGENT_DIR or its newer sibling says they are."""
+    folder = Path(env["PI_CODING_AGENT_DIR"]).expanduser() if env.get("PI_CODING_AGENT_DIR") else home / ".pi" / "agent"
+    named = env.get("PI_CODING_AGENT_SESSION_DIR")
+    return [folder / "sessions", *([Path(named).expanduser()] if named else [])]
+
+
+def openclaw_roots(env, home):
+    """The agents of OpenClaw, under its present and its former names."""
+    named = [env[key] for key in ("OPENCLAW_STATE_DIR", "CLAWDBOT_STATE_DIR") if env.get(key)]
+    usual = [home / name for name in (".openclaw", ".clawdbot", ".moltbot")]
+    folders = [Path(name).expanduser() for name in named] or usual
+    return [folder / "agents" for folder in folders]
+
+
+def oh_my_pi_roots(env, home):
+    return [home / ".omp" / "agent" / "sessions"]
+
+
+def pi_sources(root):
+    """The sessions below a folder, or one file.  Of a session that OpenClaw archived, the live file counts, else
+    the newest."""
+    if os.path.isfile(root):
+        yield Source(str(root), (Path(root),))
+        return
+    best = {}
+    for entry in walk(str(root)):
+        if entry.name.endswith(".jsonl") or PI_ARCHIVED.search(entry.name):
+            key = PI_ARCHIVED.split(entry.path)[0].removesuffix(".jsonl")
+            rank = (entry.name.endswith(".jsonl"), entry.name)
+            best[key] = max(best.get(key, (rank, entry.path)), (rank, entry.path))
+    for key, (_, path) in sorted(best.items()):
+        yield Source(key, (Path(path),))
+
+
+def pi_family(path):
+    """Which of the three tools a file is from, by its folders."""
+    parts = {part.lstrip(".") for part in Path(path).parts}
+    if parts & {"openclaw", "clawdbot", "moltbot"}:
+        return "openclaw"
+    return "oh-my-pi" if "omp" in parts else "pi"
+
+
+def pi_recognise(head, path, name="pi"):
+    """Whether a file begins with the header of a session of Pi's form; its folders tell which of the tools wrote it."""
+    return pi_family(path) == name and pi_header(head) is not None
+
+
+def pi_header(head):
+    """The first record that is a session's header, or None."""
+    for line in head.split(b"\n", 5)[:5]:
+        record = as_dict(load_json(line)) if b'"session"' in line else {}
+        known = {"cwd", "version", "timestamp"} & record.keys()
+        if known and record.get("type") == "session" and as_text(record.get("id")):
+            return record
+    return None
+
+
+class PiRun:
+    """Where the reading of a session stands."""
+
+    def __init__(self, session, path, header):
+        self.talk = Transcript(session, PI_TOOLS)
+        self.session = session
+        self.path = path
+        self.header = header
+        self.hidden = frozenset()       # offsets of abandoned entries
+        self.repeated = frozenset()     # offsets of entries that stand there a second time
+        self.copied = None              # entries before this time are the parent's, which lies beside this file
+        self.left = Counter()           # usage of the abandoned entries since the last one that is shown
+        self.skipped = 0                # how many they are
+
+
+def pi_parser(name):
+    """The parser of one of the three tools; they differ by name only."""
+    def parse(source):
+        path = Path(source.path)
+        header = pi_header(claude_head(str(path)))
+        if header is None:
+            return
+        session = Session(name, "unknown", header["id"], utc(header.get("timestamp")) or utc(path.stat().st_mtime))
+        session.seen_at(utc(header.get("timestamp")))
+        run = PiRun(session, path, header)
+        pi_start(run)
+        run.hidden, run.repeated = pi_abandoned(path)
+        events = transcript_events(run.talk, read_records(path, session), lambda item: pi_record(run, *item),
+                                   lambda: pi_count_left(run, None))
+        yield from only_if_any(session, events)
+    return parse
+
+
+def pi_start(run):
+    """The facts of the header: where it ran, and of a fork, from which session."""
+    attributes, header = run.session.attributes, run.header
+    if as_text(header.get("cwd")):
+        attributes["cwd"] = header["cwd"]
+    run.session.title = as_text(header.get("title")) or None
+    run.session.provider = as_text(header.get("provider")) or run.session.provider
+    run.talk.model = as_text(header.get("modelId")) or None
+    origin = as_text(first_of(header, ("parentSession", "branchedFrom")))
+    nest = run.path.parent.with_name(run.path.parent.name + ".jsonl")
+    if origin:
+        parent = next((path for path in (Path(origin), run.path.parent / re.split(r"[/\\]", origin)[-1])
+                       if "\0" not in origin and path != run.path and path.is_file()), None)
+        named = parent and pi_header(claude_head(str(parent)))
+        session_id = named["id"] if named else re.split(r"[/\\_]", origin)[-1].removesuffix(".jsonl")
+        attributes.update(forked_from=session_id, parent_session_id=session_id)
+        run.session.related.append(session_id)
+        run.copied = utc(header.get("timestamp")) if named else None
+    elif nest.is_file():            # oh-my-pi keeps a sub-agent in a folder with the name of its session's file
+        named = pi_header(claude_head(str(nest)))
+        if named:
+            attributes.update(session_role="auxiliary", parent_session_id=named["id"])
+
+
+def pi_abandoned(path):
+    """The offsets of the entries that the person left behind, which is all that is not on the way from the last
+    entry to the root, and of those that are there twice.  Where a parent is missing, the way goes on with the
+    line before."""
+    places, entries, repeated, straight = {}, [], set(), True
+    for offset, line in read_lines(path):
+        name, parent = pi_link(line)
+        if name in places:
+            repeated.add(offset)
+        elif name:
+            straight = straight and (not entries or parent not in places or places[parent] == len(entries) - 1)
+            places[name] = len(entries)
+            entries.append((offset, parent))
+    hidden, place = set() if straight else set(range(len(entries))), len(entries) - 1
+    while place >= 0 and hidden:
+        hidden.discard(place)
+        parent = entries[place][1]
+        above = places.get(parent, place - 1)
+        place = -1 if parent is None else above if above < place else place - 1
+    return frozenset(entries[place][0] for place in hidden), frozenset(repeated)
+
+
+PI_LINK = re.compile(rb'"id":\s*"([^"\\]{1,80})",\s*"parentId":\s*(?:"([^"\\]{1,80})"|null)')
+
+
+def pi_link(line):
+    """(id, parent's id) of an entry; the id is None where it is no part of the tree, the parent's at the root."""
+    match = PI_LINK.search(line or b"", 0, 400)
+    if match:
+        return match[1].decode("utf-8", "replace"), match[2].decode("utf-8", "replace") if match[2] else None
+    record = as_dict(load_json(line)) if line and b'"parentId"' in line else {}
+    tied = "parentId" in record and record.get("type") != "session"
+    return as_text(record.get("id")) or None if tied else None, as_text(record.get("parentId")) or None
+
+
+def pi_record(run, offset, record):
+    """Read one entry, unless it was abandoned or is the parent's."""
+    kind, at = record.get("type"), utc(record.get("timestamp"))
+    message, name = as_dict(record.get("message")), as_text(record.get("id")) or f"@{offset}"
+    if run.copied and at and at < run.copied and kind != "session":
+        run.talk.usage["replayed"] += sum(pi_counts(message.get("usage"))[key] for key in ("input", "output"))
+        if message.get("role") == "user" and not run.session.prompt:
+            run.session.prompt = claude_first_text(shown_blocks(message.get("content")))
+        return
+    if offset in run.repeated:
+        run.talk.usage["duplicates_removed"] += any(pi_counts(message.get("usage")).values())
+        return
+    if offset in run.hidden:
+        run.left.update(pi_counts(message.get("usage")))
+        run.skipped += 1
+        return
+    pi_count_left(run, name)
+    step = PI_STEPS.get(kind) if isinstance(kind, str) else None
+    if step:
+        step(run, name, at, record)
+    elif kind not in PI_SILENT:
+        run.session.unknown_record(kind, name, at, record)
+
+
+def pi_count_left(run, name):
+    """What was abandoned is not shown, but it was paid: a mark stands for it."""
+    if run.skipped:
+        transcript_close(run.talk)
+        text = f"{run.skipped} entries of an abandoned branch"
+        run.talk.anchors[None] = run.session.event("Custom", f"{name or 'end'}-abandoned", None, [text_block(text)],
+                                                   kind="abandoned_branch")
+        transcript_usage(run.talk, dict(run.left))
+        transcript_close(run.talk)
+        run.left, run.skipped = Counter(), 0
+
+
+# Pi: messages ---------------------------------------------------------------
+
+def pi_message(run, name, at, record):
+    """A message, by its role."""
+    message = as_dict(record.get("message"))
+    role = message.get("role")
+    step = PI_ROLES.get(role) if isinstance(role, str) else None
+    at = at or utc(message.get("timestamp"))
+    if step:
+        step(run, name, at, message)
+    else:
+        run.session.unknown_record(f"message {role}", name, at, record)
+
+
+# Beginnings of what OpenClaw says in the user's name by itself.
+PI_INJECTED = ("Read HEARTBEAT.md if it exists", "A new session was started via /new", "System: [", "[System Message]",
+               "Pre-compaction memory flush")
+PI_FILE = re.compile(r'<file name="[^"\n]*"></file>\s*')
+
+
+def pi_user(run, name, at, message):
+    """A prompt; the empty tags of attached pictures are left out."""
+    blocks = shown_blocks(message.get("content"), run.session)
+    for block in blocks:
+        if block["type"] == "Text":
+            block["text"] = PI_FILE.sub("", block["text"])
+    blocks = [block for block in blocks if block.get("text", "x").strip()]
+    if blocks and blocks[0].get("text", "").startswith(PI_INJECTED):
+        run.session.event("SystemMessage", name, at, blocks, attributes={"meta": "notification"})
+    elif blocks:
+        transcript_prompt(run.talk, name, at, blocks)
+
+
+def pi_assistant(run, name, at, message):
+    """A response: thoughts, replies and calls, and what it used."""
+    talk = run.talk
+    transcript_close(talk)
+    talk.model = as_text(message.get("model")) or talk.model
+    run.session.provider = as_text(message.get("provider")) or run.session.provider
+    for number, block in enumerate(claude_blocks(message)):
+        kind, item = block.get("type"), f"{name}-{number}"
+        text = as_text(block.get("thinking" if kind == "thinking" else "text")).strip()
+        if kind in ("text", "thinking"):
+            if text:
+                transcript_say(talk, "AgentMessage" if kind == "text" else "Thinking", item, at, [text_block(text)])
+        elif kind in ("toolCall", "tool_use", "toolUse"):
+            given = first_of(block, ("arguments", "input"), {})
+            transcript_call(talk, as_text(block.get("id")) or item, at, as_text(block.get("name")) or "unknown", given)
+        else:
+            transcript_say(talk, "AgentMessage", item, at, shown_blocks([block], run.session))
+    transcript_usage(talk, pi_counts(message.get("usage")))
+    pi_stopped(run, name, at, message)
+
+
+def pi_stopped(run, name, at, message):
+    """A response that ended badly."""
+    reason, text = message.get("stopReason"), as_text(message.get("errorMessage"))
+    if reason == "aborted":
+        run.session.event("Custom", f"{name}-interrupt", at, [text_block(text or "Interrupted")], kind="interrupt")
+    elif reason == "error":
+        run.session.event("SystemMessage", f"{name}-error", at, [text_block(text or "The request failed")],
+                          attributes={"meta": "api_error", "error": True})
+
+
+def pi_counts(usage):
+    """Counts of a response; Pi's input leaves out what came from the cache or went there."""
+    usage = as_dict(usage)
+    read, written = whole(usage.get("cacheRead")), whole(usage.get("cacheWrite"))
+    return {"input": whole(usage.get("input")) + read + written, "output": whole(usage.get("output")),
+            "cache_read": read, "cache_write": written, "reasoning": whole(usage.get("reasoning"))}
+
+
+PI_EXIT = re.compile(r"[Cc]ommand exited with code (\d{1,9})")
+
+
+def pi_result(run, name, at, message):
+    """The result of a call; one that names no call says nothing."""
+    call_id, talk = as_text(message.get("toolCallId")), run.talk
+    if not call_id:
+        return
+    talk.names.setdefault(call_id, as_text(message.get("toolName")) or "unknown")
+    failed, details = message.get("isError") is True, as_dict(message.get("details"))
+    blocks = shown_blocks(message.get("content"), run.session)
+    call, code = open_call(talk, call_id), details.get("exitCode")
+    if call[0] == "ShellCommand" and type(code) is not int:
+        said = PI_EXIT.search((claude_first_text(blocks) or "")[-200:]) if failed else None
+        code = int(said[1]) if said else None if failed or talk.names[call_id] != "bash" else 0
+    if not failed:
+        blocks = result_blocks(call, blocks)
+    patch = as_text(details.get("patch"))
+    transcript_result(talk, call_id, at, blocks, failed=failed, exit_code=code if type(code) is int else None,
+                      diff=patch if patch.startswith("---") else None, event_id=name)
+
+
+def pi_shell(run, name, at, message):
+    """A command that the person ran with "!"."""
+    command, code = as_text(message.get("command")), message.get("exitCode")
+    code = code if type(code) is int and -2**31 <= code < 2**31 else None
+    run.session.event("ShellCommand", name, at, [code_block(command, "bash")], attributes={"tool": "!"},
+                      command=command, exit_code=code)
+    output = as_text(message.get("output"))
+    run.session.event("ToolResult", f"{name}-result", at, [code_block(output)] * bool(output), name="!",
+                      is_error=bool(code) or message.get("cancelled") is True, call_id=name)
+
+
+def pi_system(meta):
+    """A step for what the program says: its text stands under one of the usual keys."""
+    def step(run, name, at, record):
+        blocks = shown_blocks(first_of(record, ("summary", "content", "text")))
+        if blocks and record.get("display") is not False:
+            run.session.event("SystemMessage", name, at, blocks, attributes={"meta": meta})
+    return step
+
+
+def pi_compaction(run, name, at, record):
+    """The conversation so far was replaced by a summary."""
+    before = whole(record.get("tokensBefore"))
+    run.session.event("Custom", name, at, [text_block("Conversation compacted")],
+                      attributes={"preTokens": before} if before else None, kind="compaction")
+    pi_system("compact_summary")(run, f"{name}-summary", at, record)
+
+
+def pi_model(run, name, at, record):
+    provider, _, model = as_text(record.get("model")).rpartition("/")
+    run.talk.model = as_text(record.get("modelId")) or model or run.talk.model
+    run.session.provider = as_text(record.get("provider")) or provider or run.session.provider
+
+
+def pi_named(run, name, at, record):
+    """The person named the session; an empty name takes it away."""
+    run.session.title = as_text(first_of(record, ("name", "title"))).strip() or None
+
+
+def pi_header_again(run, name, at, record):
+    """The header was read before."""
+
+
+PI_TOOLS = tool_table(
+    FileRead="read read_file", FileCreate="write write_file", FileEdit="edit edit_file", ShellCommand="bash exec shell",
+    CodeSearch="grep search ast_grep", FileSearch="find ls glob", WebSearch="web_search", WebFetch="web_fetch fetch")
+PI_ROLES = {
+    "user": pi_user,
+    "assistant": pi_assistant,
+    "toolResult": pi_result,
+    "bashExecution": pi_shell,
+    "custom": pi_system("hook"),
+    "hookMessage": pi_system("hook"),
+    "system": pi_system("notice"),
+    "branchSummary": pi_system("branch_summary"),
+    "compactionSummary": pi_system("compact_summary"),
+}
+PI_STEPS = {
+    "session": pi_header_again,
+    "message": pi_message,
+    "model_change": pi_model,
+    "compaction": pi_compaction,
+    "branch_summary": pi_system("branch_summary"),
+    "custom_message": pi_system("hook"),
+    "session_info": pi_named,
+    "title_change": pi_named,
+}
+PI_SILENT = ("thinking_level_change", "custom", "label", "context_transform", "ephemeral", "session_init",
+             "mode_change", "ttsr_injection", "mcp_tool_selection")
+
+
+for _name, _title, _roots in (("pi", "Pi", pi_roots), ("openclaw", "OpenClaw", openclaw_roots),
+                              ("oh-my-pi", "oh-my-pi", oh_my_pi_roots)):
+    tool(_name, _title, roots=_roots, sources=pi_sources,
+         recognise=functools.partial(pi_recognise, name=_name))(pi_parser(_name))
+# ---------------------------------------------------------------------------
+# Aider
+#
+# .aider.chat.history.md in a project, which only grows; seen with 0.86.2.  One file holds many
+# sessions, each from a line "# aider chat started at" on.  A line of a prompt begins with "####",
+# one of Aider itself with ">"; both end with two spaces, which Markdown of the model's does not,
+# so that its headings and quotations can be told from them.  All else is the model's.
+#
+# There are no times but the start (local time), no ids, and token counts are rounded.
+# ---------------------------------------------------------------------------
+
+AIDER_FILE = ".aider.chat.history.md"
+AIDER_START = re.compile(r"# aider chat started at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\s*$")
+AIDER_FOLDERS = ("projects", "repos", "src", "code", "dev", "work")
+
+
+def aider_roots(env, home):
+    """The history that a variable names, the one in the home folder, and those of projects in the usual
+    folders, two levels deep.  There is no list of them: other projects are to be configured."""
+    named = env.get("AIDER_CHAT_HISTORY_FILE")
+    bases = [home / name for name in AIDER_FOLDERS]
+    folders = [home, *bases, *(path for base in bases for path in aider_folders(base, 2))]
+    return ([Path(named).expanduser()] if named else []) + [folder / AIDER_FILE for folder in folders]
+
+
+def aider_folders(base, depth):
+    """Folders below a folder, without hidden ones."""
+    try:
+        with os.scandir(base) as entries:
+            below = sorted(Path(entry.path) for entry in entries
+                           if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+    return below + [path for folder in below for path in aider_folders(folder, depth - 1)] if depth > 1 else below
+
+
+def aider_sources(root):
+    """The histories below a folder, or one file; each holds the sessions of one project."""
+    if os.path.isfile(root):
+        yield Source(str(root), (Path(root),))
+        return
+    for entry in walk(str(root)):
+        if entry.name == AIDER_FILE:
+            yield Source(entry.path, (Path(entry.path),))
+
+
+def aider_recognise(head, path):
+    """Whether a file begins like a history of Aider's."""
+    return any(AIDER_START.match(line.decode("utf-8", "replace")) for line in head.split(b"\n", 20)[:20]
+               if line.startswith(b"# aider chat"))
+
+
+class AiderRun:
+    """Where the reading of one session stands."""
+
+    def __init__(self, session, banner):
+        self.talk = Transcript(session)
+        self.session = session
+        self.count = 0              # numbers the events
+        self.part = None            # "prompt", "reply" or "notes": what the lines at hand belong to
+        self.lines = []
+        self.open_note = False      # whether a note goes on in the next line
+        self.fence = ""             # the fence of the code block that the reply is in
+        self.command = None         # whether the title so far is only a slash command
+        self.edits = {}             # path -> [(old, new)] that the reply asked for
+        for line in banner:
+            aider_fact(self, line.removeprefix(">").strip())
+
+
+@tool("aider", "Aider", roots=aider_roots, sources=aider_sources, recognise=aider_recognise)
+def parse_aider(source):
+    """Each start in a history begins a session; one is given if anything was asked in it."""
+    path, seen = Path(source.path), Counter()
+    for _, section in itertools.groupby(aider_lines(path), key=lambda item: item[0]):
+        lines, banner = (line for _, line in section), []
+        for line in lines:
+            if line.startswith("####"):
+                break
+            banner = (banner + [line])[:200] if len(line) < 1000 else banner
+        else:
+            continue
+        start = next((found[1] for found in map(AIDER_START.match, banner[:1]) if found), "")
+        if not start and path.name != AIDER_FILE:
+            continue
+        # Copies of a history in other folders are the same sessions, so that the path does not count.
+        seen[start, line] += 1
+        name = sha256(f"{start}\n{line.strip()}\n{seen[start, line]}".encode()).hexdigest()[:32]
+        session = Session("aider", "unknown", name, aider_time(start) or utc(path.stat().st_mtime))
+        session.seen_at(aider_time(start))
+        run = AiderRun(session, banner)
+        run.session.attributes["cwd"] = str(path.absolute().parent)
+        session.events = transcript_events(run.talk, itertools.chain([line], lines), functools.partial(aider_line, run),
+                                           functools.partial(aider_flush, run))
+        yield session
+
+
+def aider_lines(path):
+    """Yield (number of the session, line) of a history; a last line without its end is still being written."""
+    number = 0
+    for _, line in read_lines(path):
+        if line is not None and line.endswith(b"\n"):
+            text = clean_text(line.decode("utf-8-sig", "replace")).rstrip("\r\n")
+            number += bool(AIDER_START.match(text))
+            yield number, text
+
+
+def aider_time(text):
+    """A time without a zone, as the clock on this machine showed it, or None."""
+    try:
+        return utc(datetime.fromisoformat(text).astimezone(timezone.utc).isoformat())
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+# Aider: lines ---------------------------------------------------------------
+
+def aider_line(run, line):
+    """Add a line to what it belongs to; where that changes, what is complete is shown."""
+    part, text = aider_part(run, line)
+    if part != run.part or part == "prompt" and not line.strip():       # a line without its mark ends a prompt
+        aider_flush(run)
+        run.part = part
+    run.lines.append(text)
+    if part == "reply":
+        run.fence = aider_fence(run.fence, line)
+    elif part == "notes" and text.startswith("Tokens: "):
+        aider_flush(run)
+
+
+def aider_part(run, line):
+    """("prompt" | "reply" | "notes", text) of a line."""
+    ended, replying = line.endswith("  "), run.part == "reply"
+    if line.startswith("####") and not line.startswith("#####") and not run.fence and (ended or not replying):
+        return "prompt", line[4:].strip()
+    if line.startswith("> Tokens: ") or line.startswith(">") and not run.fence and (ended or not replying):
+        run.open_note = not ended
+        return "notes", line[1:].strip()
+    if run.part == "notes" and run.open_note and line.strip():
+        # A note of several lines has its mark on the first one and the two spaces on the last.
+        run.open_note = not ended
+        return "notes", line.strip()
+    if not line.strip() and run.part != "reply":
+        return run.part, ""
+    return "reply", line
+
+
+def aider_fence(fence, line):
+    """The fence that is open behind a line of a reply, "" for none."""
+    mark = re.match(r"(`{3,}|~{3,})(.*)", line)
+    if not mark:
+        return fence
+    if not fence:
+        return mark[1]
+    return "" if mark[1].startswith(fence) and not mark[2].strip() else fence
+
+
+def aider_flush(run):
+    """Show what the lines so far say."""
+    lines, part = run.lines, run.part
+    run.lines, run.part, run.fence = [], None, ""
+    text = "\n".join(lines).strip()
+    if text:
+        run.count += 1
+        AIDER_PARTS[part](run, f"aider-{run.count}", text)
+
+
+AIDER_ASKING = ("ask", "code", "architect", "help", "chat-mode", "context", "voice")
+
+
+def aider_prompt(run, name, text):
+    """What a person typed; a command counts for the title only as long as there is nothing better."""
+    title = run.session.prompt
+    run.edits = {}
+    transcript_prompt(run.talk, name, None, [text_block(text)])
+    command, _, rest = text.partition(" ")
+    plain = not command.startswith(("/", "!")) or command[1:] in AIDER_ASKING and rest.strip()
+    if run.command is None or plain and run.command:
+        run.session.prompt, run.command = text, not plain
+    else:
+        run.session.prompt = title
+
+
+def aider_reply(run, name, text):
+    """A reply, with the edits that it asks for."""
+    transcript_close(run.talk)
+    transcript_say(run.talk, "AgentMessage", name, None, [text_block(text)])
+    run.edits = aider_edits(text)
+
+
+def aider_edits(text):
+    """{path: [(old, new)]} of the SEARCH/REPLACE blocks in a reply: the file's name stands above the fence."""
+    edits, lines, above = {}, text.splitlines(), []
+    for place, line in enumerate(lines):
+        if SEARCH_MARKS[0].match(line):
+            named = [other.strip().strip("`*:# ") for other in reversed(lines[max(0, place - 3):place])
+                     if not other.startswith(("```", "~~~")) and other.strip()]
+            above.append(named[0] if named else above[-1] if above else "")
+    for path, pair in zip(above, search_replace_pairs(text)):
+        edits.setdefault(path, []).append(pair)
+    return edits
+
+
+AIDER_TOKENS = re.compile(r"Tokens: ([\d.,]+[kM]?) sent(?:, ([\d.,]+[kM]?) cache write)?(?:, ([\d.,]+[kM]?) cache hit)?"
+                          r", ([\d.,]+[kM]?) received")
+AIDER_COST = re.compile(r"Cost: \$([\d.]+) message")
+AIDER_FACTS = (
+    (re.compile(r"Aider v(\S+)"), "tool_version"),
+    (re.compile(r"(?:Main model|Model): (?:[\w.-]+/)*([\w.:-]+)"), "model"),
+)
+
+
+def aider_fact(run, note):
+    """What a line of Aider's says of the whole session."""
+    for pattern, fact in AIDER_FACTS:
+        match = pattern.match(note)
+        if match and fact == "model":
+            run.talk.model = match[1]
+            run.session.provider = note.split(": ", 1)[1].split("/")[0] if "/" in note.split(" with ")[0] else "unknown"
+        elif match:
+            run.session.tool_version = match[1]
+
+
+def aider_notes(run, name, text):
+    """Lines of Aider's own: usage, edits that it made, and the rest as it stands."""
+    shown = []
+    for number, note in enumerate(text.split("\n")):
+        tokens, edited = AIDER_TOKENS.match(note), note.removeprefix("Applied edit to ")
+        aider_fact(run, note)
+        if tokens:
+            aider_usage(run, tokens, note)
+        elif edited != note and edited:
+            aider_edited(run, f"{name}-{number}", edited)
+        else:
+            shown.append(note)
+    if any(shown):
+        run.session.event("SystemMessage", name, None, [text_block("\n".join(shown).strip())],
+                          attributes={"meta": "command_output"})
+
+
+def aider_usage(run, tokens, note):
+    """The usage of a response; Aider counts in thousands, so that it is about this much."""
+    sent, written, read, received = map(aider_count, tokens.groups())
+    transcript_usage(run.talk, {"input": sent, "output": received, "cache_read": min(read, sent),
+                                "cache_write": min(written, sent)})
+    transcript_close(run.talk)
+    usage, cost = run.talk.usage, AIDER_COST.search(note)
+    usage["rounded"] = True
+    if cost and cost[1].count(".") < 2:
+        usage["cost_usd"] = round(usage.get("cost_usd", 0) + float(cost[1].strip(".") or 0), 6)
+
+
+def aider_count(text):
+    """1.2k -> 1200; 0 where there is none."""
+    scale = {"k": 1000, "M": 10**6}.get(text[-1:], 1) if text else 1
+    try:
+        return whole(round(float(text.rstrip("kM").replace(",", "")) * scale)) if text else 0
+    except (ValueError, OverflowError):
+        return 0
+
+
+def aider_edited(run, name, path):
+    """An edit that was made, with its diff where the reply had it as SEARCH/REPLACE."""
+    pairs = run.edits.pop(path, [])
+    facts = {"tool": "edit"}
+    if pairs and not any(old.strip() for old, _ in pairs):
+        content = "".join(new for _, new in pairs)
+        run.session.event("FileCreate", name, None, [code_block(content, language_of(path))], path=path,
+                          attributes={**facts, "diff_lines_added": len(content.splitlines())})
+        return
+    diff = "\n".join(filter(None, (unified_diff(old, new, path) for old, new in pairs)))
+    run.session.event("FileEdit", name, None, attributes=facts, path=path, diff=diff or None)
+
+
+AIDER_PARTS = {"prompt": aider_prompt, "reply": aider_reply, "notes": aider_notes}
+# ---------------------------------------------------------------------------
+# Amp
+#
+# $XDG_DATA_HOME/amp/threads/T-<uuid>.json, one thread each, rewritten as a whole; before that
+# globalStorage/sourcegraph.amp/threads3 of an editor.  Known from fixtures and parsers of 2026;
+# newer versions may keep threads on the server only.
+# ---------------------------------------------------------------------------
+
+AMP_ID = re.compile(r"T-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def amp_roots(env, home):
+    """The threads of the CLI, and those of the extension in each editor."""
+    data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return [data / "amp" / "threads", *(folder / "globalStorage" / "sourcegraph.amp" / name
+                                        for folder in editor_folders(env, home) for name in ("threads", "threads3"))]
+
+
+def amp_sources(root):
+    """The threads below a folder, or one file."""
+    for path in files_of(root, lambda name: name.endswith(".json")):
+        if path == str(root) or amp_recognise(claude_head(path, 1 << 16), path):
+            yield Source(path, (Path(path),))
+
+
+def amp_recognise(head, path):
+    """Whether a file is a thread: by its name, or by an id of Amp's form beside messages."""
+    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") or b'"messages"' not in head:
+        return False
+    return bool(AMP_ID.fullmatch(Path(path).stem)) or bool(re.search(rb'"id":\s*"T-[0-9a-f]{8}-', head[:4096]))
+
+
+class AmpRun:
+    """Where the reading of a thread stands."""
+
+    def __init__(self, session):
+        self.talk = Transcript(session, AMP_TOOLS)
+        self.session = session
+        self.created = None             # milliseconds; times of messages without one follow from here
+        self.places = itertools.count()
+        self.prompted = False           # whether any message had its usage
+
+
+@tool("amp", "Amp", roots=amp_roots, sources=amp_sources, recognise=amp_recognise)
+def parse_amp(source):
+    """Amp: one thread is one session.  The id in the file's name counts before the one inside."""
+    path = Path(source.path)
+    head = claude_head(str(path))
+    if not amp_recognise(head, str(path)):
+        return
+    inside = re.search(rb'"id":\s*"(T-[\w-]{1,80})"', head[:4096])
+    name = path.stem if AMP_ID.fullmatch(path.stem) else inside[1].decode("ascii", "replace") if inside else path.stem
+    session = Session("amp", "unknown", name, utc(path.stat().st_mtime))
+    run = AmpRun(session)
+    parts = json_parts(path, session, ("messages",), "role")
+    yield from only_if_any(session, transcript_events(run.talk, parts, lambda part: amp_part(run, *part)))
+
+
+def amp_part(run, key, value):
+    """A member of the thread: a message or a fact."""
+    if key == "messages" and isinstance(value, dict):
+        amp_message(run, value)
+    elif key == "messages":
+        run.session.bad_lines += 1
+    elif isinstance(key, str) and key in AMP_FACTS:
+        AMP_FACTS[key](run, value)
+
+
+# Amp: facts of the thread ---------------------------------------------------
+
+def amp_created(run, value):
+    """When the thread began; a time that cannot be is none."""
+    if type(value) in (int, float) and utc(value):
+        run.created = value
+        run.session.seen_at(utc(value))
+
+
+def amp_title(run, value):
+    run.session.title = as_text(value).strip() or None
+
+
+def amp_environment(run, value):
+    """Where the thread began: folder, repository, version of the program."""
+    initial, session = as_dict(as_dict(value).get("initial")), run.session
+    tree = as_dict(next(iter(as_list(initial.get("trees"))), None))
+    repository = as_dict(tree.get("repository"))
+    uri = as_text(tree.get("uri"))
+    if uri:
+        session.attributes["cwd"] = file_path(uri) if "://" in uri else uri
+    branch = as_text(repository.get("ref")).removeprefix("refs/heads/")
+    git = {"branch": branch, "commit_hash": as_text(repository.get("sha")),
+           "repository_url": as_text(repository.get("url"))}
+    if any(git.values()):
+        session.attributes["git"] = {name: fact for name, fact in git.items() if fact}
+    if branch:
+        session.attributes["git_branch"] = branch
+    platform = as_dict(initial.get("platform"))
+    session.tool_version = as_text(platform.get("clientVersion")) or session.tool_version
+
+
+def amp_parent(run, value):
+    """The thread that this one is a part of."""
+    if as_text(value) and value != run.session.session_id:
+        run.session.attributes.update(parent_session_id=value, session_role="auxiliary")
+        add_new(run.session.related, value)
+
+
+def amp_fork(run, value):
+    origin = as_text(value) or as_text(as_dict(value).get("threadID"))
+    if origin:
+        run.session.attributes["forked_from"] = origin
+        add_new(run.session.related, origin)
+
+
+def amp_related(run, value):
+    for relation in as_list(value):
+        add_new(run.session.related, as_text(as_dict(relation).get("threadID")))
+
+
+def amp_ledger(run, value):
+    """The account of the thread: it counts only where messages have no usage, as it repeats theirs."""
+    for entry in as_list(as_dict(value).get("events")) if not run.prompted else ():
+        tokens = as_dict(as_dict(entry).get("tokens"))
+        transcript_close(run.talk)
+        run.talk.model = as_text(as_dict(entry).get("model")) or run.talk.model
+        transcript_usage(run.talk, amp_counts({**tokens, "inputTokens": tokens.get("input", tokens.get("inputTokens")),
+                                               "outputTokens": tokens.get("output", tokens.get("outputTokens"))}))
+
+
+# Amp: messages --------------------------------------------------------------
+
+def amp_message(run, message):
+    """One message: its blocks by their type."""
+    place, role = next(run.places), message.get("role")
+    number = message.get("messageId", message.get("id", place))
+    name = f"m{number}" if isinstance(number, (int, str)) else f"m{place}"
+    at = utc(as_dict(message.get("meta")).get("sentAt")) or amp_usage_time(message)
+    if at is None and run.created and place == 0:
+        at = utc(run.created)
+    if role == "user":
+        amp_user(run, name, at, message)
+    elif role == "assistant":
+        amp_assistant(run, name, at, message)
+    else:
+        run.session.unknown_record(f"message {role}", name, at, message)
+
+
+def amp_usage_time(message):
+    return utc(as_dict(message.get("usage")).get("timestamp"))
+
+
+def amp_user(run, name, at, message):
+    """A prompt, or results of calls."""
+    said = []
+    for number, block in enumerate(claude_blocks(message)):
+        kind, item = block.get("type"), f"{name}-{number}"
+        if kind == "tool_result":
+            amp_result(run, item, at, block)
+        elif kind == "manual_bash_invocation":
+            amp_shell(run, item, at, block)
+        elif kind == "summary":
+            text = as_text(as_dict(block.get("summary")).get("summary")) or as_text(block.get("summary"))
+            run.session.event("Custom", item, at, [text_block("Thread compacted")], kind="compaction")
+            run.session.event("SystemMessage", f"{item}-summary", at, [text_block(text)] * bool(text),
+                              attributes={"meta": "compact_summary"})
+        else:
+            said += shown_blocks([block], run.session)
+    if said:
+        transcript_prompt(run.talk, name, at, said)
+
+
+def amp_assistant(run, name, at, message):
+    """A response with what it used."""
+    talk, usage = run.talk, as_dict(message.get("usage"))
+    transcript_close(talk)
+    talk.model = as_text(usage.get("model")) or talk.model
+    run.session.provider = provider_of(talk.model)
+    for number, block in enumerate(claude_blocks(message)):
+        kind, item = block.get("type"), f"{name}-{number}"
+        text = as_text(block.get("thinking" if kind == "thinking" else "text")).strip()
+        if kind in ("text", "thinking"):
+            if text:
+                transcript_say(talk, "AgentMessage" if kind == "text" else "Thinking", item, at, [text_block(text)])
+        elif kind == "tool_use":
+            transcript_call(talk, as_text(block.get("id")) or item, at, as_text(block.get("name")) or "unknown",
+                            block.get("input"))
+        elif kind != "redacted_thinking":
+            transcript_say(talk, "AgentMessage", item, at, shown_blocks([block], run.session))
+    counts = amp_counts(usage)
+    run.prompted = run.prompted or any(counts.values())
+    transcript_usage(talk, counts)
+    state = as_dict(message.get("state"))
+    if state.get("type") == "cancelled":
+        run.session.event("Custom", f"{name}-interrupt", at, [text_block("Interrupted")], kind="interrupt")
+
+
+def amp_counts(usage):
+    """Counts of a response: Amp's input leaves the cache out, its total has all."""
+    read, written = whole(usage.get("cacheReadInputTokens")), whole(usage.get("cacheCreationInputTokens"))
+    total = whole(usage.get("totalInputTokens")) or whole(usage.get("inputTokens")) + read + written
+    return {"input": total, "output": whole(usage.get("outputTokens")), "cache_read": read, "cache_write": written}
+
+
+def amp_result(run, item, at, block):
+    """The result of a call, as its run tells."""
+    talk, state = run.talk, as_dict(block.get("run"))
+    call_id = as_text(first_of(block, ("toolUseID", "tool_use_id")))
+    status, result = as_text(state.get("status")), first_of(state, ("result",), block.get("content"))
+    if status in ("in-progress", "queued"):
+        return
+    blocks, code, diff = amp_output(result)
+    error = first_of(state, ("error",))
+    blocks += [text_block(text) for text in (as_text(error) or as_text(as_dict(error).get("message")),) if text]
+    call = open_call(talk, call_id)
+    failed = status in ("error", "cancelled", "rejected-by-user") or error is not None
+    transcript_result(talk, call_id, at, result_blocks(call, blocks), failed=failed,
+                      exit_code=code if call[0] == "ShellCommand" else None,
+                      diff=diff, event_id=f"{item}-result")
+
+
+def amp_output(result):
+    """(blocks, exit code, diff) of a result: text, content, or an object of one of the tools."""
+    facts = as_dict(result)
+    if not isinstance(result, dict):
+        return shown_blocks(result) if result is not None else [], None, None
+    diff, code = as_text(facts.get("diff")), facts.get("exitCode")
+    text = first_of(facts, ("output", "content", "text"))
+    code = code if type(code) is int else None
+    if isinstance(text, (str, list)):
+        return shown_blocks(text), code, None
+    if diff:
+        diff = "\n".join(line for line in diff.splitlines() if not line.startswith(("```", "Index: ", "=====")))
+        return [code_block(diff, "diff")], code, diff if "@@" in diff else None
+    return [json_block(result)], code, None
+
+
+def amp_shell(run, item, at, block):
+    """A command that the person ran."""
+    command = as_text(as_dict(block.get("args")).get("cmd"))
+    output, code, _ = amp_output(as_dict(block.get("toolRun")).get("result"))
+    code = code if code is not None and -2**31 <= code < 2**31 else None
+    run.session.event("ShellCommand", item, at, [code_block(command, "bash")], attributes={"tool": "!"},
+                      command=command, exit_code=code)
+    run.session.event("ToolResult", f"{item}-result", at, output, name="!", is_error=bool(code), call_id=item)
+
+
+AMP_TOOLS = tool_table(
+    FileRead="Read read_file", FileCreate="Write create_file", FileEdit="Edit edit_file",
+    ShellCommand="Bash Terminal shell_command",
+    CodeSearch="Grep grep finder codebase_search_agent", FileSearch="Glob glob list_directory",
+    WebSearch="WebSearch web_search", WebFetch="WebFetch read_web_page")
+AMP_FACTS = {"created": amp_created, "title": amp_title, "env": amp_environment, "mainThreadID": amp_parent,
+             "parentThreadID": amp_parent, "forkedFrom": amp_fork, "relationships": amp_related,
+             "usageLedger": amp_ledger}
+
+
+# ---------------------------------------------------------------------------
+# Grok
+#
+# $GROK_HOME/sessions/<folder, percent-encoded>/<id>/chat_history.jsonl with summary.json; seen in
+# files of 2026 (Grok 4.5).  Records have no times and no usage; a user record with a
+# synthetic_reason was written by the program, and reasoning is mostly encrypted.
+# ---------------------------------------------------------------------------
+
+GROK_FILE = "chat_history.jsonl"
+
+
+def grok_roots(env, home):
+    return [Path(env.get("GROK_HOME") or home / ".grok") / "sessions"]
+
+
+def grok_sources(root):
+    """The histories below a folder, or one, each with the summary beside it."""
+    for path in files_of(root, lambda name: name == GROK_FILE):
+        yield Source(path, (Path(path), Path(path).with_name("summary.json")))
+
+
+def grok_recognise(head, path):
+    """Whether a file is a chat history: records of four types, which hold what others put into a message."""
+    if os.path.basename(path) != GROK_FILE:
+        return False
+    records = [as_dict(load_json(line)) for line in head.split(b"\n", 10)[:10] if line.strip()]
+    return any(as_text(record.get("type")) in GROK_STEPS and "message" not in record for record in records) or (
+        b"\n" not in head and head.startswith(b'{"type":"system"'))
+
+
+class GrokRun:
+    """Where the reading of a history stands."""
+
+    def __init__(self, session):
+        self.talk = Transcript(session, GROK_TOOLS)
+        self.session = session
+        self.summary = {}
+
+
+@tool("grok", "Grok", roots=grok_roots, sources=grok_sources, recognise=grok_recognise)
+def parse_grok(source):
+    """Grok: one folder is one session."""
+    path = Path(source.path)
+    if not grok_recognise(claude_head(str(path)), str(path)):
+        return
+    summary = as_dict(load_json(claude_head(str(path.with_name("summary.json")), 1 << 20)))
+    info = as_dict(summary.get("info"))
+    began = utc(first_of(summary, ("created_at", "updated_at")))
+    session = Session("grok", "xai", as_text(info.get("id")) or grok_id(path), began or utc(path.stat().st_mtime))
+    run = GrokRun(session)
+    grok_facts(session, summary, path)
+    events = transcript_events(run.talk, read_records(path, session), lambda item: grok_record(run, *item))
+    yield from only_if_any(session, events)
+
+
+def grok_id(path):
+    """A session without a summary is named by its folder, if that is a session's, else by its first bytes."""
+    if UUID.fullmatch(path.parent.name):
+        return path.parent.name
+    return f"grok-{sha256(claude_head(str(path), 512)).hexdigest()[:24]}"
+
+
+def grok_facts(session, summary, path):
+    """What the summary says of the session."""
+    info, attributes = as_dict(summary.get("info")), session.attributes
+    slug = path.parent.parent.name
+    cwd = as_text(info.get("cwd")) or (urllib.parse.unquote(slug) if slug.startswith("%2F") else "")
+    remote = next((remote for remote in as_list(summary.get("git_remotes")) if as_text(remote)), "")
+    git = {"branch": as_text(summary.get("head_branch")), "commit_hash": as_text(summary.get("head_commit")),
+           "repository_url": remote}
+    parent = as_text(summary.get("parent_session_id"))
+    for key, value in (("cwd", cwd), ("git_branch", git["branch"]), ("parent_session_id", parent),
+                       ("git", {name: fact for name, fact in git.items() if fact}),
+                       ("session_role", "auxiliary" if summary.get("session_kind") == "subagent" else "")):
+        if value:
+            attributes[key] = value
+    session.title = as_text(first_of(summary, ("generated_title", "session_summary"))).strip() or None
+    session.model = as_text(summary.get("current_model_id")) or None
+    for key in ("created_at", "last_active_at", "updated_at"):
+        session.seen_at(utc(summary.get(key)))
+
+
+def grok_record(run, offset, record):
+    """Read one record by its type."""
+    kind, name = record.get("type"), as_text(record.get("id")) or f"@{offset}"
+    at = utc(first_of(record, ("timestamp", "created_at")))
+    step = GROK_STEPS.get(kind) if isinstance(kind, str) else None
+    if step:
+        step(run, name, at, record)
+    else:
+        run.session.unknown_record(kind, name, at, record)
+
+
+GROK_QUERY = re.compile(r"<user_query>\s*(.*?)\s*</user_query>", re.DOTALL)
+GROK_INJECTED = ("<user_info>", "<system-reminder>", "<project_instructions>", "<git_status>")
+
+
+def grok_user(run, name, at, record):
+    """A prompt, which may stand in an envelope; what the program put in is not shown, but for summaries."""
+    blocks, said = shown_blocks(record.get("content"), run.session), []
+    reason = as_text(record.get("synthetic_reason"))
+    if reason and "compact" in reason.lower() and blocks:
+        run.session.event("SystemMessage", name, at, blocks, attributes={"meta": "compact_summary"})
+    for block in blocks if not record.get("synthetic_reason") else ():
+        text = block.get("text", "").lstrip()
+        found = GROK_QUERY.findall(text) if text.startswith("<") else []
+        if found:
+            said += [text_block(query) for query in found if query]
+        elif not text.startswith(GROK_INJECTED):
+            said.append(block)
+    if said:
+        transcript_prompt(run.talk, name, at, said)
+
+
+def grok_assistant(run, name, at, record):
+    """A reply with its calls."""
+    talk = run.talk
+    transcript_close(talk)
+    talk.model = as_text(record.get("model_id")) or talk.model
+    thought = as_text(record.get("reasoning_content")).strip()
+    if thought:
+        transcript_say(talk, "Thinking", f"{name}-thinking", at, [text_block(thought)])
+    blocks = shown_blocks(record.get("content"), run.session)
+    if blocks:
+        transcript_say(talk, "AgentMessage", name, at, blocks)
+    for number, call in enumerate(map(as_dict, as_list(record.get("tool_calls")))):
+        call = as_dict(call.get("function")) | call
+        given = call.get("arguments")
+        parsed = json_value(given) if isinstance(given, str) else given
+        transcript_call(talk, as_text(call.get("id")) or f"{name}-call-{number}", at,
+                        as_text(call.get("name")) or "unknown", parsed if parsed is not None else given)
+
+
+def grok_reasoning(run, name, at, record):
+    """The summary of what the model thought; the rest is encrypted."""
+    summary = record.get("summary")
+    parts = [summary] if isinstance(summary, str) else [as_text(as_dict(part).get("text")) for part in as_list(summary)]
+    text = "\n".join(filter(None, parts)).strip()
+    if text:
+        transcript_close(run.talk)
+        transcript_say(run.talk, "Thinking", name, at, [text_block(text)])
+
+
+GROK_EXIT = re.compile(r"(?:[Ee]xit code:?|exited with code) (-?\d{1,9})")
+
+
+def grok_result(run, name, at, record):
+    """The result of a call."""
+    talk, call_id = run.talk, as_text(record.get("tool_call_id"))
+    call = open_call(talk, call_id)
+    blocks = shown_blocks(record.get("content"), run.session)
+    text = claude_first_text(blocks) or ""
+    said = GROK_EXIT.search(text[:300]) if call[0] == "ShellCommand" else None
+    failed = record.get("is_error") is True or text.startswith(("Error:", "<tool_use_error>"))
+    transcript_result(talk, call_id, at, result_blocks(call, blocks), failed=failed, event_id=name,
+                      exit_code=int(said[1]) if said else None)
+
+
+def grok_nothing(run, name, at, record):
+    """The system prompt is not shown."""
+
+
+GROK_TOOLS = tool_table(
+    FileRead="read_file", FileCreate="write write_file create_file", FileEdit="search_replace edit_file hashline_edit",
+    FileDelete="delete_file", ShellCommand="run_terminal_cmd run_terminal_command bash",
+    CodeSearch="grep codebase_search", FileSearch="list_dir glob file_search",
+    WebSearch="web_search", WebFetch="web_fetch open_page")
+GROK_STEPS = {"system": grok_nothing, "user": grok_user, "assistant": grok_assistant, "reasoning": grok_reasoning,
+              "tool_result": grok_result, "backend_tool_call": grok_nothing}
+
+
+# ---------------------------------------------------------------------------
+# Hermes
+#
+# $HERMES_HOME/state.db (tables sessions and messages), and older, or beside it,
+# sessions/*.json with one session each; known from files and parsers of 2026.  Messages have
+# OpenAI's form.  Tokens are totals of a session.  Long sessions go on in a child with parent_session_id.
+# ---------------------------------------------------------------------------
+
+HERMES_SESSION = ("id", "source", "model", "parent_session_id", "started_at", "ended_at", "end_reason", "title", "cwd",
+                  "git_branch", "billing_provider", "input_tokens", "output_tokens", "cache_read_tokens",
+                  "cache_write_tokens", "reasoning_tokens", "estimated_cost_usd", "actual_cost_usd")
+HERMES_MESSAGE = ("id", "role", "content", "tool_call_id", "tool_calls", "tool_name", "timestamp", "finish_reason",
+                  "reasoning", "reasoning_content", "active")
+
+
+def hermes_roots(env, home):
+    """The home of Hermes and those of its profiles; on Windows also below the local application data."""
+    folders = [Path(env.get("HERMES_HOME") or home / ".hermes")]
+    if env.get("LOCALAPPDATA") and not env.get("HERMES_HOME"):
+        folders.append(Path(env["LOCALAPPDATA"]) / "hermes")
+    folders += [path for folder in folders for path in sorted(folder.glob("profiles/*"))]
+    return [path for folder in folders for path in (folder / "state.db", folder / "sessions")]
+
+
+def hermes_sources(root):
+    """Databases and session files below a folder, or one file.  A session that is in the database beside its file
+    comes from there."""
+    paths = files_of(root)
+    databases = [path for path in paths if path.endswith(".db") and hermes_recognise(claude_head(path), path)]
+    beside = Path(root).parent / "state.db"
+    stored = hermes_ids([*databases, *([str(beside)] if beside.is_file() and not os.path.isfile(root) else [])])
+    for path in databases:
+        yield Source(path, database_files(path))
+    for path in paths:
+        head = claude_head(path) if path.endswith(".json") else b""
+        if head and hermes_recognise(head, path) and claude_first(head, b"session_id") not in stored:
+            yield Source(path, (Path(path),))
+
+
+def hermes_ids(databases):
+    """The ids of all sessions in some databases."""
+    found = set()
+    for path in databases:
+        try:
+            with open_database(path) as connection:
+                if connection:
+                    found.update(row["id"] for row in query(connection, "SELECT id FROM sessions"))
+        except OSError:
+            continue
+    return found
+
+
+def hermes_recognise(head, path):
+    """Whether a file is Hermes' database, or a session with OpenAI's messages under its own facts."""
+    if head.startswith(SQLITE_HEAD):
+        return os.path.basename(path) == "state.db" and b"session" in head
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith(b"{") and b'"session_id"' in head[:4096] and (
+        b'"session_start"' in head[:4096] or b'"platform"' in head[:4096] and b'"messages"' in head)
+
+
+class HermesRun:
+    """Where the reading of a session stands."""
+
+    def __init__(self, session):
+        self.talk = Transcript(session, HERMES_TOOLS)
+        self.session = session
+        self.places = itertools.count()
+        self.facts = {}                 # of a file, as they come
+        self.totals = {}
+
+
+@tool("hermes", "Hermes", roots=hermes_roots, sources=hermes_sources, recognise=hermes_recognise)
+def parse_hermes(source):
+    """Hermes: each row of its database is a session, or one file is."""
+    path = Path(source.path)
+    if not hermes_recognise(claude_head(str(path)), str(path)):
+        return
+    if path.suffix == ".json":
+        began = utc(claude_first(claude_head(str(path)), b"session_start"))
+        session = Session("hermes", "unknown", path.stem, began or utc(path.stat().st_mtime))
+        run = HermesRun(session)
+        parts = json_parts(path, session, ("messages",), "role")
+        yield from only_if_any(session, transcript_events(run.talk, parts, lambda part: hermes_part(run, *part),
+                                                          lambda: hermes_finish(run)))
+        return
+    with open_database(path) as connection:
+        if connection and {"id", "session_id", "role"} <= set(table_columns(connection, "messages")):
+            columns = column_list(connection, "sessions", HERMES_SESSION)
+            for row in query(connection, f"SELECT {columns} FROM sessions ORDER BY rowid"):
+                yield from hermes_session(connection, row)
+
+
+def hermes_session(connection, row):
+    """The session of one row, if anything was said in it."""
+    if not as_text(row["id"]):
+        return
+    session = Session("hermes", as_text(row["billing_provider"]) or "unknown", row["id"], utc(row["started_at"]))
+    run = HermesRun(session)
+    hermes_facts(run, row)
+    messages = query(connection, f"""
+        SELECT {column_list(connection, "messages", HERMES_MESSAGE)}
+          FROM messages
+         WHERE session_id = ?
+         ORDER BY id
+    """, (row["id"],), session)
+    yield from only_if_any(session, transcript_events(run.talk, messages, lambda message: hermes_message(run, message),
+                                                      lambda: hermes_finish(run)))
+
+
+def hermes_facts(run, facts):
+    """What a row, or a file, says of the whole session."""
+    session, attributes = run.session, run.session.attributes
+    for key, name in (("cwd", "cwd"), ("git_branch", "git_branch"), ("source", "source"), ("platform", "source"),
+                      ("parent_session_id", "parent_session_id")):
+        if as_text(facts.get(key)):
+            attributes[name] = facts[key]
+    session.title = as_text(facts.get("title")).strip() or session.title
+    run.talk.model = as_text(facts.get("model")) or run.talk.model
+    for key in ("started_at", "ended_at", "session_start", "last_updated"):
+        session.seen_at(utc(facts.get(key)))
+    if attributes.get("source") == "subagent":
+        attributes["session_role"] = "auxiliary"
+    read, written = whole(facts.get("cache_read_tokens")), whole(facts.get("cache_write_tokens"))
+    run.totals = {"input": whole(facts.get("input_tokens")) + read + written,
+                  "output": whole(facts.get("output_tokens")), "cache_read": read, "cache_write": written,
+                  "reasoning": whole(facts.get("reasoning_tokens"))}
+    cost = first_of(facts, ("actual_cost_usd", "estimated_cost_usd"))
+    if type(cost) in (int, float) and cost > 0:
+        run.talk.usage["cost_usd"] = cost
+
+
+def hermes_part(run, key, value):
+    """A member of a session's file: a message, or a fact."""
+    if key == "messages" and isinstance(value, dict):
+        hermes_message(run, value)
+    elif key == "messages":
+        run.session.bad_lines += 1
+    elif key == "session_id" and as_text(value):
+        run.session.session_id = value
+    elif isinstance(key, str):
+        run.facts[key] = value
+        hermes_facts(run, run.facts)
+
+
+def hermes_finish(run):
+    """Tokens are known for the whole session only: they stand on an event of their own."""
+    transcript_close(run.talk)
+    transcript_usage(run.talk, run.totals)
+    if run.session.provider == "unknown":
+        run.session.provider = provider_of(run.talk.model)
+
+
+def hermes_message(run, message):
+    """One message by its role; rows with facts about the session are none."""
+    place, role = next(run.places), message.get("role")
+    if message.get("active") == 0:      # taken back by the person
+        return
+    name, at = f"m{message.get('id') or place}", utc(message.get("timestamp"))
+    if role == "user":
+        blocks = hermes_content(run, message)
+        if blocks and (claude_first_text(blocks) or "").startswith(HERMES_INJECTED):
+            run.session.event("SystemMessage", name, at, blocks, attributes={"meta": "notification"})
+        elif blocks:
+            transcript_prompt(run.talk, name, at, blocks)
+    elif role == "assistant":
+        hermes_assistant(run, name, at, message)
+    elif role == "tool":
+        hermes_result(run, name, at, message)
+    elif role not in ("session_meta", "system"):
+        run.session.unknown_record(f"message {role}", name, at, message)
+
+
+HERMES_INJECTED = ("[CONTEXT COMPACTION", "[SYSTEM:", "Review the conversation above and", "[Background process")
+
+
+def hermes_content(run, message):
+    """Content as blocks; a list may be stored as JSON."""
+    content = message.get("content")
+    if isinstance(content, str) and content.startswith(("json:[", "[{")):
+        parsed = json_value(content.removeprefix("json:"))
+        content = parsed if isinstance(parsed, list) else content
+    return shown_blocks(content, run.session)
+
+
+def hermes_assistant(run, name, at, message):
+    """A reply with thoughts and calls."""
+    talk = run.talk
+    transcript_close(talk)
+    thought = as_text(first_of(message, ("reasoning", "reasoning_content"))).strip()
+    if thought:
+        transcript_say(talk, "Thinking", f"{name}-thinking", at, [text_block(thought)])
+    blocks = hermes_content(run, message)
+    if blocks:
+        transcript_say(talk, "AgentMessage", name, at, blocks)
+    calls = message.get("tool_calls")
+    for number, call in enumerate(as_list(json_value(calls) if isinstance(calls, str) else calls)):
+        function = as_dict(as_dict(call).get("function")) or as_dict(call)
+        given = function.get("arguments")
+        parsed = json_value(given) if isinstance(given, str) else given
+        transcript_call(talk, as_text(first_of(call, ("id", "call_id"))) or f"{name}-call-{number}", at,
+                        as_text(function.get("name")) or "unknown", parsed if parsed is not None else given)
+
+
+def hermes_result(run, name, at, message):
+    """The result of a call: text, or JSON with the output and how it ended."""
+    talk, call_id = run.talk, as_text(message.get("tool_call_id"))
+    talk.names.setdefault(call_id, as_text(first_of(message, ("tool_name", "name"))) or "unknown")
+    call = open_call(talk, call_id)
+    content = message.get("content")
+    facts = as_dict(json_value(content)) if isinstance(content, str) and content.startswith("{") else {}
+    code, error = facts.get("exit_code"), facts.get("error")
+    output = as_text(first_of(facts, ("output", "content")))
+    blocks = [text_block(text) for text in (output, as_text(error)) if text] if facts else []
+    blocks = blocks or ([json_block(facts)] if facts else hermes_content(run, message))
+    diff = as_text(facts.get("diff"))
+    transcript_result(talk, call_id, at, result_blocks(call, blocks),
+                      failed=bool(error) or facts.get("success") is False,
+                      exit_code=code if type(code) is int and call[0] == "ShellCommand" else None,
+                      diff=diff if diff.startswith("---") else None, event_id=f"{name}-result")
+
+
+HERMES_TOOLS = tool_table(
+    FileRead="read_file", FileCreate="write_file", FileEdit="patch edit_file", ShellCommand="terminal",
+    CodeSearch="search_files", WebSearch="web_search", WebFetch="web_extract")
+
+
+# ---------------------------------------------------------------------------
+# Imports: exports of claude.ai and ChatGPT, and parsers of one's own
+#
+# conversations.json, or the ZIP file that holds it.  ChatGPT: {title, mapping: {id: {parent,
+# message}}, current_node}; the way from current_node to the root is the conversation.  claude.ai:
+# {uuid, name, chat_messages}.  Exports as they were in 2025 and 2026; what the desktop
+# programs keep is encrypted and cannot be read.
+# ---------------------------------------------------------------------------
+
+IMPORT_LIMIT = 1 << 30                  # the largest conversations.json that is unpacked or read
+EXPORTS = ("chatgpt", "claude-ai")       # the tools whose sessions come by `daemon.py import`
+IMPORT_NAME = re.compile(r"(?:.*/)?conversations(?:-\d{1,6})?\.json")
+
+
+def unpacked_export(path, folder):
+    """The files with the conversations of an export: itself, or those in a ZIP file, unpacked into a folder of their own.
+
+    They stay there, as a source that cannot be sent yet is read again.  Raises Unreadable."""
+    if not zipfile.is_zipfile(path):
+        return [path]
+    folder = folder / f"{path.stem}-{path.stat().st_size}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [unpack(archive, item, folder / os.path.basename(item.filename)) for item in archive.infolist()
+                    if IMPORT_NAME.fullmatch(item.filename) and item.file_size <= IMPORT_LIMIT]
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError) as error:
+        raise Unreadable(f"{path} does not unpack: {error}.") from error
+
+
+def unpack(archive, item, target):
+    """Unpack one file of a ZIP; return where it lies."""
+    with archive.open(item) as packed, open(target, "wb") as plain:
+        shutil.copyfileobj(packed, plain)
+    return target
+
+
+def export_conversations(path, mark):
+    """Yield the conversations of an export that have a member `mark`: a list of them, or one by itself."""
+    holder, single = Session("import", "unknown", "import"), {}
+    for key, value in json_parts(path, holder, (), mark, IMPORT_LIMIT):
+        if key is not None:
+            single[key] = value
+        elif isinstance(value, dict) and mark in value:
+            yield value
+    if mark in single:
+        yield single
+
+
+def export_sources(root, recognise):
+    """The exports below a folder, or one file."""
+    for path in files_of(root, lambda name: name.endswith(".json")):
+        if path == str(root) or recognise(claude_head(path), path):
+            yield Source(path, (Path(path),))
+
+
+def export_roots(env, home):
+    """Exports lie nowhere by themselves."""
+    return []
+
+
+# ChatGPT --------------------------------------------------------------------
+
+def chatgpt_recognise(head, path):
+    """Whether a file has conversations of ChatGPT."""
+    return path.endswith(".json") and b'"mapping"' in head and (b'"create_time"' in head or b'"current_node"' in head)
+
+
+@tool("chatgpt", "ChatGPT (export)", roots=export_roots,
+      sources=functools.partial(export_sources, recognise=chatgpt_recognise), recognise=chatgpt_recognise)
+def parse_chatgpt(source):
+    """ChatGPT: each conversation of an export is a session."""
+    for number, talk in enumerate(export_conversations(source.path, "mapping")):
+        name = as_text(first_of(talk, ("conversation_id", "id"))) or f"chatgpt-{number}"
+        session = Session("chatgpt", "openai", name, utc(talk.get("create_time")))
+        session.title = as_text(talk.get("title")).strip() or None
+        session.seen_at(utc(talk.get("create_time")))
+        transcript = Transcript(session)
+        transcript.model = as_text(talk.get("default_model_slug")) or None
+        nodes = chatgpt_path(as_dict(talk.get("mapping")), talk.get("current_node"))
+        yield from only_if_any(session, transcript_events(
+            transcript, nodes, lambda node, transcript=transcript: chatgpt_message(transcript, *node)))
+
+
+def chatgpt_path(mapping, last):
+    """[(id, message)] on the way to the last node; without one, all nodes in their order."""
+    names, seen = [], set()
+    while isinstance(last, str) and last in mapping and last not in seen:
+        seen.add(last)
+        names.append(last)
+        last = as_dict(mapping[last]).get("parent")
+    found = names[::-1] or list(mapping)
+    return [(name, message) for name in found if (message := as_dict(as_dict(mapping[name]).get("message")))]
+
+
+def chatgpt_message(transcript, name, message):
+    """One message, by who said it and to whom: what the model says to a tool is a call."""
+    author, metadata = as_dict(message.get("author")), as_dict(message.get("metadata"))
+    role, at, content = author.get("role"), utc(message.get("create_time")), as_dict(message.get("content"))
+    to = as_text(message.get("recipient")) or "all"
+    if metadata.get("is_visually_hidden_from_conversation") is True or role == "system":
+        return
+    blocks = chatgpt_blocks(content)
+    if not blocks:
+        return
+    if role == "user":
+        if content.get("content_type") != "user_editable_context":
+            transcript_prompt(transcript, name, at, blocks)
+    elif role == "assistant":
+        transcript_close(transcript)
+        transcript.model = as_text(metadata.get("model_slug")) or transcript.model
+        if to != "all":
+            transcript_call(transcript, name, at, to, claude_first_text(blocks) or {})
+        else:
+            thought = content.get("content_type") in ("thoughts", "reasoning_recap")
+            transcript_say(transcript, "Thinking" if thought else "AgentMessage", name, at, blocks)
+    elif role == "tool":
+        call_id = next((call_id for call_id in transcript.calls if transcript.names[call_id] == author.get("name")), "")
+        transcript_result(transcript, call_id, at, blocks, failed=content.get("content_type") == "system_error",
+                          event_id=name)
+    else:
+        transcript.session.unknown_record(f"message {role}", name, at, message)
+
+
+def chatgpt_blocks(content):
+    """Content of any type as blocks; pictures and sound are only named, as they lie elsewhere."""
+    kind, text = content.get("content_type"), as_text(first_of(content, ("text", "result", "content")))
+    if kind in ("code", "execution_output") and text.strip():
+        language = as_text(content.get("language")).replace("unknown", "")
+        return [code_block(text, language or None)]
+    blocks = [text_block(text)] if text.strip() else []
+    for thought in map(as_dict, as_list(content.get("thoughts"))):
+        words = "\n".join(filter(None, (as_text(thought.get("summary")), as_text(thought.get("content")))))
+        blocks += [text_block(words)] * bool(words.strip())
+    for part in as_list(content.get("parts")):
+        said = as_text(part) or as_text(as_dict(part).get("text"))
+        pointer = as_text(as_dict(part).get("asset_pointer"))
+        if said.strip():
+            blocks.append(text_block(said))
+        elif pointer:
+            blocks.append(text_block(f"[{as_text(part.get('content_type')).partition('_')[0]} {pointer}]"))
+    return blocks
+
+
+# claude.ai ------------------------------------------------------------------
+
+def claude_ai_recognise(head, path):
+    """Whether a file has conversations of claude.ai."""
+    return path.endswith(".json") and b'"chat_messages"' in head and b'"uuid"' in head
+
+
+@tool("claude-ai", "claude.ai (export)", roots=export_roots,
+      sources=functools.partial(export_sources, recognise=claude_ai_recognise), recognise=claude_ai_recognise)
+def parse_claude_ai(source):
+    """claude.ai: each conversation of an export is a session."""
+    for number, talk in enumerate(export_conversations(source.path, "chat_messages")):
+        session = Session("claude-ai", "anthropic", as_text(talk.get("uuid")) or f"claude-ai-{number}",
+                          utc(talk.get("created_at")))
+        session.title = as_text(talk.get("name")).strip() or None
+        session.model = as_text(talk.get("model")) or None
+        for key in ("created_at", "updated_at"):
+            session.seen_at(utc(talk.get(key)))
+        transcript = Transcript(session)
+        messages = [message for message in as_list(talk.get("chat_messages")) if isinstance(message, dict)]
+        yield from only_if_any(session, transcript_events(
+            transcript, enumerate(messages), lambda item, transcript=transcript: claude_ai_message(transcript, *item)))
+
+
+def claude_ai_message(transcript, number, message):
+    """One message: a prompt with what was attached, or a reply with its calls."""
+    name, at = as_text(message.get("uuid")) or f"m{number}", utc(message.get("created_at"))
+    blocks = claude_blocks(message) or claude_blocks({"content": as_text(message.get("text"))})
+    if message.get("sender") == "human":
+        said = shown_blocks(blocks) + claude_ai_attached(message)
+        if said:
+            transcript_prompt(transcript, name, at, said)
+        return
+    transcript_close(transcript)
+    for place, block in enumerate(blocks):
+        kind, item = block.get("type"), f"{name}-{place}"
+        if kind == "thinking":
+            transcript_say(transcript, "Thinking", item, at, [text_block(as_text(block.get("thinking")))])
+        elif kind == "tool_use":
+            transcript_call(transcript, as_text(block.get("id")) or item, at, as_text(block.get("name")) or "unknown",
+                            block.get("input"))
+        elif kind == "tool_result":
+            call_id = as_text(block.get("tool_use_id")) or next(iter(transcript.calls), "")
+            transcript_result(transcript, call_id, at, shown_blocks(block.get("content")),
+                              failed=block.get("is_error") is True, event_id=item)
+        elif shown := shown_blocks([block], transcript.session) if kind != "token_budget" else []:
+            transcript_say(transcript, "AgentMessage", item, at, shown)
+
+
+def claude_ai_attached(message):
+    """The text of attached files, and the names of others."""
+    blocks = []
+    for file in map(as_dict, as_list(message.get("attachments")) + as_list(message.get("files"))):
+        name, text = as_text(file.get("file_name")), as_text(file.get("extracted_content"))
+        if name:
+            blocks.append(text_block(f"[{name}]"))
+        if text:
+            blocks.append(code_block(text, language_of(name)))
+    return blocks
+
+
+# Parsers of one's own -------------------------------------------------------
+#
+# [[custom_parsers]] in config.toml: name, command, glob.  The command is run with the path of a
+# file behind its arguments, without a shell, and prints HAIL: lines, or the session as one object.
+
+EXTERNAL_SECONDS = 60
+EXTERNAL_BYTES = 256 << 20
+
+
+def external_tools(entries):
+    """The tools of [[custom_parsers]].  Raises ValueError with a sentence where an entry is not right."""
+    tools = []
+    for entry in as_list(entries):
+        name, command, pattern = (as_dict(entry).get(key) for key in ("name", "command", "glob"))
+        if not (isinstance(name, str) and re.fullmatch(r"[\w.-]{1,60}", name) and name not in TOOLS):
+            raise ValueError(f"custom_parsers: the name {name!r} is empty, taken or has signs that a name cannot have.")
+        arguments = command if isinstance(command, list) else shlex.split(as_text(command))
+        if not arguments or not all(isinstance(part, str) for part in arguments) or not as_text(pattern):
+            raise ValueError(f"custom_parsers: {name} needs a command and a glob.")
+        pattern = os.path.expanduser(pattern)
+        tools.append(Tool(name, name, functools.partial(external_roots, pattern),
+                          functools.partial(external_sources, pattern),
+                          functools.partial(parse_external, name, arguments),
+                          lambda head, path, pattern=pattern: external_match(path, pattern)))
+    return tools
+
+
+def external_roots(pattern, env, home):
+    """The folder that all files of a glob lie below."""
+    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return [Path(fixed if fixed == pattern else os.path.dirname(fixed) or ".")]
+
+
+def external_match(path, pattern):
+    return fnmatch(path, pattern) or fnmatch(path, pattern.replace("**/", ""))
+
+
+def external_sources(pattern, root):
+    """The files below a folder that fit the glob, or one file."""
+    for path in files_of(root):
+        if path == str(root) or external_match(path, pattern):
+            yield Source(path, (Path(path),))
+
+
+def parse_external(name, arguments, source):
+    """The session that a command makes of a file.  Raises Unreadable where it fails."""
+    with tempfile.TemporaryFile() as output:
+        run_external([*arguments, os.fspath(source.path)], output)
+        output.seek(0)
+        records = external_records(output)
+        header = next(records, {})
+        agent, context = as_dict(header.get("agent")), as_dict(header.get("context"))
+        if not as_text(header.get("session_id")):
+            raise Unreadable(f"The parser {name} gave no HAIL session for {source.path}.")
+        session = Session(name, as_text(agent.get("provider")) or "unknown", header["session_id"],
+                          utc(context.get("created_at")))
+        session.model = as_text(agent.get("model")) or None
+        session.tool_version = as_text(agent.get("tool_version")) or None
+        session.title = as_text(context.get("title")) or None
+        session.attributes = dict(as_dict(context.get("attributes")))
+        yield from only_if_any(session, external_events(session, records))
+
+
+def run_external(arguments, output):
+    """Run a command with its output in a file; it must end in time and be done with so many bytes."""
+    try:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL)
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"The parser {arguments[0]} does not start: {error}.") from error
+    end, problem = time.monotonic() + EXTERNAL_SECONDS, ""
+    while process.poll() is None and not problem:
+        if time.monotonic() > end:
+            problem = f"takes longer than {EXTERNAL_SECONDS} seconds"
+        elif os.fstat(output.fileno()).st_size > EXTERNAL_BYTES:
+            problem = f"prints more than {EXTERNAL_BYTES >> 20} MB"
+        else:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+    if problem:
+        process.kill()
+        process.wait()
+    elif process.returncode or os.fstat(output.fileno()).st_size > EXTERNAL_BYTES:
+        problem = f"ended with {process.returncode}" if process.returncode else "prints too much"
+    if problem:
+        raise Unreadable(f"The parser {arguments[0]} {problem}.")
+
+
+def external_records(output):
+    """The header and the events of HAIL, as lines or as one object."""
+    first = as_dict(load_json(output.readline(MAX_LINE)))
+    if first.get("type") == "header":
+        yield first
+        records = (as_dict(load_json(line)) for _, line in lines_of(output) if line)
+        yield from (record for record in records if record.get("type") == "event")
+        return
+    output.seek(0)
+    whole_session = as_dict(load_json(output.read(MAX_LINE)))
+    yield whole_session
+    yield from (event for event in as_list(whole_session.get("events")) if isinstance(event, dict))
+
+
+def external_events(session, records):
+    """The events, made to fit: what is not as HAIL has it becomes JSON."""
+    for number, record in enumerate(records, 1):
+        kind, data = event_kind({"event_type": {"type": None, **as_dict(record.get("event_type"))}})
+        data, at = as_dict(data), utc(record.get("timestamp"))
+        name = as_text(record.get("event_id")) or f"event-{number}"
+        needed, optional = EVENT_KINDS.get(as_text(kind), (None, ()))
+        if needed is None or not all(isinstance(data.get(field), str) for field in needed):
+            session.unknown_record(kind, name, at, record)
+        else:
+            data = {field: value for field, value in data.items() if isinstance(value, (bool, int)) or
+                    isinstance(value, str) and field in needed + optional}
+            blocks = [external_block(block) for block in as_list(as_dict(record.get("content")).get("blocks"))]
+            session.event(kind, name, at, blocks, task=as_text(record.get("task_id")) or None,
+                          attributes=as_dict(record.get("attributes")) or None,
+                          duration_ms=record["duration_ms"] if whole(record.get("duration_ms")) else None,
+                          **{field: value for field, value in data.items() if field not in EXTERNAL_RESERVED})
+        yield from session.settled()
+
+
+EXTERNAL_RESERVED = ("at", "blocks", "task", "attributes", "duration_ms")
+
+
+def external_block(block):
+    """A block as it is, where it has what its kind needs."""
+    kind = as_dict(block).get("type")
+    sound = isinstance(kind, str) and all(isinstance(block.get(field), str) for field in BLOCK_KINDS.get(kind, ("?",)))
+    return clean_value(block) if sound else json_block(block)
+
+
+# ---------------------------------------------------------------------------
 # Privacy: what must not leave the machine, and how it is taken out
 #
 # Every string of a session is treated: texts, code, diffs, titles, attributes,
@@ -3895,11 +10850,11 @@ def suspects(scanner, lines):
 # --- Home folders -----------------------------------------------------------------
 
 # A home folder begins where no name and no longer path goes on: src/home/x and
-# https://host/home/x are none.  Behind an escaped line end and -I it does begin.
+# https://host/home/x are none.  Behind an escaped line end, -I and a diff's a/ it does begin.
 # (In the look-behinds the path's own first part stands, so that patterns begin with a literal.)
 def home_shape(start):
     """A pattern for a folder of users that begins with the literal `start`, and a name in it."""
-    return rf"{start}(?:(?<![\w.~\])-]{start})|(?<=\\[nrt]{start})|(?<=-[IL]{start}))"
+    return rf"{start}(?:(?<![\w.~\])-]{start})|(?<=\\[nrt]{start})|(?<=-[IL]{start})|(?<= [ab]{start}))"
 
 
 USER_NAME = r"[\w@+-](?:[\w.@+-]*[\w@+-])?"
@@ -4906,6 +11861,7 @@ class Daemon:
         self.hot = {}                   # those that changed lately
         self.turn = deque()             # names, the next cold one first
         self.folders = {}               # (tool, root) -> folder_states
+        self.stamps = {}                # (source's name, tool, session id) -> stamp when last read
         self.queue = []                 # changed and quiet, the newest last
         self.due.clear()
 
@@ -4930,7 +11886,7 @@ class Daemon:
         home, settings = self.paths.home, self.settings
         given = settings["watchers"]["custom_paths"] if self.custom_roots is None else self.custom_roots
         for tool in TOOLS.values():
-            if collects(settings, tool.name):
+            if collects(settings, tool.name, named=self.custom_roots is not None):
                 usual = () if self.custom_roots is not None else tool.roots(self.tool_env, home)
                 yield from ((tool, Path(root), False) for root in usual)
                 yield from ((tool, expand_home(path, home), True) for path in given)
@@ -5034,7 +11990,7 @@ class Daemon:
     def find_again(self, tool_name, key, path):
         """Watch a source that lies outside the usual places; what is gone waits for its return."""
         tool = TOOLS.get(tool_name)
-        sources = tool_sources(tool, Path(path)) if tool and collects(self.settings, tool_name) else ()
+        sources = tool_sources(tool, Path(path)) if tool and collects(self.settings, tool_name, named=True) else ()
         source = next((source for source in sources if source.key == key), None)
         if source and os.path.exists(source.path):
             self.watch(tool, source)
@@ -5057,8 +12013,9 @@ class Daemon:
         problem, seen = None, set()
         try:
             for session in watched.tool.parse(watched.source):
-                if self.take(watched, session):
+                if self.is_unchanged(watched, session) or self.take(watched, session):
                     seen.add(session.session_id)
+                    self.stamps[watched.name, session.tool, session.session_id] = session.stamp
         except (OSError, sqlite3.OperationalError) as error:
             self.report((watched.name, str(error)), f"{watched.source.path} cannot be read yet: {error}")
             self.failed.add(watched.name)
@@ -5077,6 +12034,12 @@ class Daemon:
             # What waits to be sent, but is not to be read there any more, cannot be sent.
             (PARK_MISSING, [self.parking, problem or "its source does not hold it any more", watched.tool.name,
                             *watched.name, json.dumps(list(seen))])])
+
+    def is_unchanged(self, watched, session):
+        """Whether a session of many in one source is as it was when last read, and nothing of it waits to be sent."""
+        name = session.tool, session.session_id
+        return (session.stamp is not None and self.stamps.get((watched.name, *name)) == session.stamp
+                and not self.cache.first("SELECT 1 FROM outbox WHERE tool = ? AND id = ?", name))
 
     def take(self, watched, session):
         """Read one session, keep what local.db keeps, and send what the server lacks.  False if it is not wanted."""
@@ -5287,8 +12250,11 @@ class Daemon:
         if self.settings_states() == self.settings_seen:
             return
         try:
-            self.apply(load_settings(self.paths, self.env))
-            log.info("The settings changed and were read again.")
+            settings = load_settings(self.paths, self.env)
+            self.settings_seen = self.settings_states()
+            if settings != self.settings:
+                self.apply(settings)
+                log.info("The settings changed and were read again.")
         except SettingsError as error:
             self.settings_seen = self.settings_states()
             log.error("%s The old settings stay.", error)
@@ -5509,6 +12475,8 @@ def arguments():
 
     command(run_command, "run", "collect and send for ever (the default)")
     command(once_command, "once", "one pass; with PATHs only over them").add_argument("paths", nargs="*", metavar="PATH")
+    command(import_command, "import", "collect the conversations of a claude.ai or ChatGPT export").add_argument(
+        "file", metavar="FILE", help="conversations.json, or the ZIP file that holds it")
     login = command(login_command, "login", "register at a server, or use a key, and remember both")
     login.add_argument("url", metavar="URL")
     login.add_argument("--nickname", help="register under this name")
@@ -5535,6 +12503,7 @@ def main(argv=None):
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, stream=sys.stderr,
                         format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
+        add_custom_parsers(find_paths(os.environ, options.home))
         return options.run(options)
     except (SettingsError, CacheRefused) as error:
         print(error, file=sys.stderr)
@@ -5546,6 +12515,15 @@ def main(argv=None):
         return fail(str(error))
     except KeyboardInterrupt:
         return EXIT_FAILED
+
+
+def add_custom_parsers(paths):
+    """Know the tools of [[custom_parsers]] in config.toml."""
+    path = paths.config / "config.toml"
+    try:
+        TOOLS.update((tool.name, tool) for tool in external_tools(read_toml(path)[1].get("custom_parsers")))
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
 
 
 def open_daemon(options):
@@ -5579,6 +12557,19 @@ def once_command(options):
         return EXIT_RUNNING
     with lock:
         complete = daemon.once([os.path.abspath(path) for path in options.paths] or None)
+    print(summary(daemon))
+    return EXIT_OK if complete else EXIT_FAILED
+
+
+def import_command(options):
+    daemon, lock = open_daemon(options)
+    if not daemon:
+        return EXIT_RUNNING
+    with lock:
+        files = unpacked_export(Path(options.file).absolute(), daemon.paths.data / "imports")
+        if not any(recognise(path) in map(TOOLS.get, EXPORTS) for path in files):
+            return fail(f"{options.file} holds no conversations of ChatGPT or claude.ai.")
+        complete = daemon.once([os.fspath(path) for path in files])
     print(summary(daemon))
     return EXIT_OK if complete else EXIT_FAILED
 

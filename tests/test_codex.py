@@ -12,6 +12,7 @@ from pathlib import Path
 from hypothesis import given, settings, strategies
 
 import daemon
+from damage import other_types
 
 CORPUS = Path(os.environ.get("OPENSESSION_CORPUS") or Path(__file__).parents[2] / "shared" / "corpus") / "codex"
 PARENT = "11111111-1111-7111-8111-111111111111"
@@ -792,15 +793,6 @@ def everything():
     rollout.event("sub_agent_activity", event_id="c1", agent_thread_id="k")
     rollout.item("reasoning", summary=[{"text": "s"}])
     return rollout.done("FileChange", id="f", changes={"a": {"type": "add", "content": "b"}}).event("task_complete")
-
-
-def other_types(value, odd):
-    """The value with each of its parts, one after another, swapped for something odd."""
-    for key in value if isinstance(value, dict) else range(len(value)):
-        for part in [odd, *(other_types(value[key], odd) if isinstance(value[key], (dict, list)) else ())]:
-            changed = value.copy()
-            changed[key] = part
-            yield changed
 
 
 class Robustness(CodexTest):
