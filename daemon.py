@@ -21,12 +21,13 @@ To add a tool, write one section like "Claude Code" below:
   1. x_roots(env, home): the folders where it keeps sessions, on every system.
   2. x_sources(root): what in there is read as one, as Source(key, files).
   3. x_recognise(head, path): whether an unknown file is this tool's.
-  4. @tool("x", "Title", roots, sources, recognise) above parse_x(source), which yields a
-     Session; a table leads from each kind of record to a small function.  It never raises.
-  5. A small transcript in tests/fixtures, and a test.
+  4. @tool("x", "Title", roots, sources, recognise, where="…", seen="…") above parse_x(source),
+     which yields a Session; a table leads from each kind of record to a small function.  It never raises.
+  5. A small home folder in tests/fixtures/homes, and a test.
 """
 
 import argparse
+import copy
 import difflib
 import functools
 import gzip
@@ -36,6 +37,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import re
 import secrets
 import shlex
@@ -54,7 +56,8 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -62,6 +65,7 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
 from functools import lru_cache
 from hashlib import md5, sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -299,11 +303,19 @@ def is_loopback(host):
 
 
 def collects(settings, name, named=False):
-    """Whether a tool is switched on.  `named`: somebody named a path of it, which says more than a watcher."""
+    """Whether a tool is switched on."""
+    return switched_off_by(settings, name, named) is None
+
+
+def switched_off_by(settings, name, named=False):
+    """The setting that switches a tool off, or None.  `named`: somebody named a path of it, which says more
+    than a watcher."""
+    watcher = name.replace("-", "_")
     if name.lower() in (excluded.lower() for excluded in settings["privacy"]["exclude_tools"]):
-        return False
-    watched = named or settings["watchers"].get(name.replace("-", "_"), True)
-    return settings["tools"].get(name, watched)
+        return "privacy.exclude_tools"
+    if name in settings["tools"]:
+        return None if settings["tools"][name] else f"tools.{name}"
+    return None if named or settings["watchers"].get(watcher, True) else f"watchers.{watcher}"
 
 
 def set_in_toml(text, section, key, value):
@@ -530,13 +542,19 @@ TOOLS = {}
 class Tool(NamedTuple):
     """One AI tool.  `roots` gives the folders to look in, `sources` what lies in one of
     them, `parse` the sessions of one source, `recognise` whether the head of an unknown
-    file is this tool's."""
+    file is this tool's.  For people: `where` its sessions lie, which formats were `seen`.
+
+    `resume(source, state)` is for a tool whose files only grow: it gives the Session that goes
+    on from a state that Session.in_parts was given earlier, or None where `parse` must begin anew."""
     name: str
     title: str
     roots: Callable
     sources: Callable
     parse: Callable
     recognise: Callable
+    where: str = ""
+    seen: str = ""
+    resume: Callable = lambda source, state: None
 
 
 class Source(NamedTuple):
@@ -554,17 +572,23 @@ class Unreadable(OSError):
     """A source that is there but that this machine cannot read; the text says what is missing."""
 
 
-def tool(name, title, roots, sources, recognise):
-    """Register the function below as the parser of a tool: source -> sessions, one after another."""
+def tool(name, title, roots, sources, recognise, where, seen, **resume):
+    """Register the function below as the parser of a tool: source -> sessions, one after another.
+    A tool that has no `resume` is read whole when it changed."""
     def register(parse):
         if name in TOOLS:
             raise ValueError(f"two parsers for {name}")
-        TOOLS[name] = Tool(name, title, roots, sources, parse, recognise)
+        TOOLS[name] = Tool(name, title, roots, sources, parse, recognise, where, seen, **resume)
         return parse
     return register
 
 
-class Session:
+class State:
+    """What is known while a file is read.  Objects of such classes, and plain values in them, can
+    be stored between two passes; they hold no open files, generators or results of id() and hash()."""
+
+
+class Session(State):
     """One session while it is being read: header facts, and events on their way out.
 
     A parser calls `event` for each thing that happened, `hold`s an event that a later
@@ -594,11 +618,37 @@ class Session:
         self.unknown = {}           # record type -> how many were met
         self.stamp = None           # changes with the session, where that is cheaper to tell than to read it
         self.events = iter(())
+        self.parts = None           # the same in two, see in_parts
+        self.state = None
         self._now = fallback_time   # the time of records that have none: their neighbour's
-        self._ids = set()
+        self._ids = Ledger()
         self._window = deque()
         self._held = set()          # id() of events in the window that may still change
         self._bytes = 0
+
+    def in_parts(self, settled, ending, state):
+        """Set the events of a file that only grows: those that stay whatever follows, and those
+        that are true only if nothing does.  `state` (with .session, .file) is, between the two,
+        all that is needed to go on when the file has grown; None where that is not possible."""
+        self.parts, self.events, self.state = (settled, ending), itertools.chain(settled, ending), state
+
+    def has_events(self):
+        """Whether there is anything to show; the first event stays to be taken."""
+        settled, ending = self.parts
+        first = next(settled, None)
+        if first is None:
+            first, settled, self.state = next(ending, None), ending, None
+        self.in_parts(itertools.chain([first], settled), ending, self.state)
+        return first is not None
+
+    def __getstate__(self):
+        held = [place for place, event in enumerate(self._window) if id(event) in self._held]
+        return {**self.__dict__, "events": (), "parts": None, "state": None,
+                "_window": list(self._window), "_held": held}
+
+    def __setstate__(self, fields):
+        self.__dict__.update(fields, _window=deque(fields["_window"]))
+        self._held = {id(self._window[place]) for place in fields["_held"]}
 
     def seen_at(self, at):
         """Let a timestamped record count for the session's bounds, whether it is shown or not."""
@@ -668,11 +718,81 @@ class Session:
         """Event ids are unique in a session; tools repeat theirs, so the second gets a ~2."""
         event_id = str(event_id)
         name, count = event_id, 1
-        while hash(name) in self._ids:
+        while not self._ids.add(name):
             count += 1
             name = f"{event_id}~{count}"
-        self._ids.add(hash(name))
         return name
+
+
+class Ledger(State):
+    """What is remembered of every record of a session, however long: text -> whole numbers.
+
+    The text itself is not kept, only 64 bits of it.  Stored, all lies sorted in one row of
+    bytes, where it is looked up without being unpacked; what is added later stays apart
+    until it is worth sorting in."""
+
+    def __init__(self, width=0):
+        self.width = width          # so many numbers, from 0 to 2^64
+        self.recent = {}            # key -> numbers
+        self.packed = b""           # all keys, then all numbers
+        self.names = {}             # texts that occur as numbers, see number_of
+
+    def add(self, text):
+        """Remember a text; whether it is new."""
+        key = ledger_key(text)
+        if key in self.recent or self.packed and self._find(key) is not None:
+            return False
+        self.recent[key] = ()
+        return True
+
+    def __contains__(self, text):
+        return self.get(text) is not None
+
+    def get(self, text):
+        """The numbers of a text, or None."""
+        key = ledger_key(text)
+        found = self.recent.get(key)
+        return self._find(key) if found is None and self.packed else found
+
+    def __setitem__(self, text, numbers):
+        self.recent[ledger_key(text)] = numbers
+
+    def number_of(self, name):
+        """The number that stands for one of a few names."""
+        return self.names.setdefault(name, len(self.names))
+
+    def name_of(self, number):
+        return next(itertools.islice(self.names, number, None))
+
+    def _find(self, key):
+        words = memoryview(self.packed).cast("Q")
+        count = len(words) // (1 + self.width)
+        place = bisect_left(words, key, 0, count)
+        if place == count or words[place] != key:
+            return None
+        start = count + place * self.width
+        return tuple(words[start:start + self.width])
+
+    def __getstate__(self):
+        if len(self.recent) > 1000 + len(self.packed) // (40 + 40 * self.width):
+            self._pack()
+        return self.__dict__
+
+    def _pack(self):
+        words = memoryview(self.packed).cast("Q")
+        count = len(words) // (1 + self.width)
+        numbers = {words[place]: words[count + place * self.width:count + (place + 1) * self.width]
+                   for place in range(count)}
+        numbers = dict(sorted((numbers | self.recent).items(), key=itemgetter(0)))
+        self.packed = array("Q", itertools.chain(numbers, itertools.chain.from_iterable(numbers.values()))).tobytes()
+        self.recent = {}
+
+
+def ledger_key(text):
+    """64 bits that stand for a text, the same in every process.  Two simple sums that have nothing
+    in common are three times as fast as a cryptographic one."""
+    data = text.encode("utf-8", "surrogatepass")
+    return zlib.crc32(data) << 32 | int.from_bytes(data) % 4294967291
 
 
 EPOCH = "1970-01-01T00:00:00.000Z"
@@ -777,7 +897,8 @@ def load_json(line):
     try:
         text = line.decode("utf-8-sig", "replace").strip("\0 \t\r\n")
         value = JSON_DECODER.decode(text)
-        return clean_value(value) if any(mark in line for mark in UNSAFE_ESCAPES) else value
+        unsafe = b"\0" in line or b"\\u" in line and any(mark in line for mark in UNSAFE_ESCAPES)
+        return clean_value(value) if unsafe else value
     except (ValueError, RecursionError):
         return None
 
@@ -812,6 +933,68 @@ def clean_value(value, depth=0):
 MAX_LINE = 64 << 20
 
 
+class GrowingFile(State):
+    """A file of lines that only grows, read in several passes: each goes on at `offset`, behind
+    the last line that had its end."""
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        self.offset = 0
+        self.end = file_size(path)  # nothing behind it is read in this pass
+        self.mark = None            # see seal
+
+    def lines(self):
+        """Yield (offset, line) of the lines that have their end."""
+        with open_regular(self.path) as file:
+            file.seek(self.offset)
+            for start, line in lines_of(file, self.end, self.offset):
+                end = start + len(line) if line else file.tell()
+                if line is None:
+                    file.seek(-1, os.SEEK_CUR)
+                if not (line or file.read(1)).endswith(b"\n"):
+                    return
+                self.offset = end
+                yield start, line
+
+    def last_line(self):
+        """Yield (offset, line) of what stands behind the last line's end."""
+        with open_regular(self.path) as file:
+            file.seek(self.offset)
+            yield from lines_of(file, self.end, self.offset)
+
+    def added(self):
+        """All that is to be read in this pass, as bytes."""
+        with open_regular(self.path) as file:
+            file.seek(self.offset)
+            return file.read(self.end - self.offset)
+
+    def seal(self):
+        """Note what the file is like before `offset`, so that has_grown knows it again."""
+        self.mark = self._mark()
+
+    def has_grown(self):
+        """Whether this is still the sealed file, with or without more lines; then the next pass may begin."""
+        self.end = file_size(self.path)
+        return self.offset <= self.end and self.mark == self._mark()
+
+    def _mark(self):
+        """The first and the last KB tell a file that was written anew from one that grew."""
+        with open_regular(self.path) as file:
+            first = file.read(min(1024, self.offset))
+            file.seek(max(0, self.offset - 1024))
+            last = file.read(min(1024, self.offset))
+            return os.fstat(file.fileno()).st_ino, self.offset, sha256(first + last).digest()
+
+
+def file_state(path):
+    """(inode, size, mtime_ns) of a file, None where there is none."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
 def read_lines(path, limit=None):
     """Yield (offset, line) of a growing file, as far as it reached when opened.
 
@@ -821,9 +1004,8 @@ def read_lines(path, limit=None):
         yield from lines_of(file, os.fstat(file.fileno()).st_size if limit is None else limit)
 
 
-def lines_of(file, end=sys.maxsize):
-    """Yield (offset, line) of an open binary file up to `end`, as read_lines does."""
-    offset = 0
+def lines_of(file, end=sys.maxsize, offset=0):
+    """Yield (offset, line) of an open binary file, which stands at `offset`, up to `end`, as read_lines does."""
     while offset < end:
         line = file.readline(min(end - offset, MAX_LINE))
         if not line:
@@ -1074,14 +1256,17 @@ def claude_is_export(head):
 
 # What is known while reading ------------------------------------------------
 
-class ClaudeRun:
+class ClaudeRun(State):
     """What the files of one session share: whose call started which sub-agent, and which
     responses of the model have been counted."""
 
     def __init__(self, session, path):
         self.session = session
         self.folder = os.path.splitext(path)[0]     # where sub-agents and saved outputs lie
-        self.responses = {}                         # message id -> ClaudeResponse
+        self.responses = {}                         # message id -> ClaudeResponse that is not complete
+        self.counted = Ledger(8)                    # message id -> the others, see claude_pack
+        self.files = {}                             # sub-agents' files -> their file_state
+        self.linked = set()                         # agents whose call is known for good
         self.agents = {}                            # agent id -> its file, until it is shown
         self.metas = {}                             # agent id -> what its meta.json says
         self.calls = {}                             # call id -> agent ids that it started
@@ -1094,37 +1279,40 @@ class ClaudeRun:
         self.subagents = {"input": 0, "output": 0}
 
 
-class ClaudeFile:
+class ClaudeFile(State):
     """Where the reading of one transcript stands."""
 
     def __init__(self, run, session, path, agent=None):
         self.run = run
         self.session = session
         self.path = path
+        self.file = GrowingFile(path)
+        self.opened = None              # of the main file, its ClaudeOpening
+        self.origin = {}                # path -> file_state of what this is a copy of
         self.agent = agent              # of a nested sub-agent, its id
         self.prefix = f"{agent}:" if agent else ""
         self.task = agent               # the task that events belong to just now
         self.tasks = {}                 # task id -> ClaudeTask
-        self.side = {}                  # hash of a sidechain record's uuid -> its task
+        self.side = Ledger(1)           # uuid of a sidechain record -> its task
         self.at = None                  # time and name of the record at hand
         self.base = None
-        self.names = {}                 # call id -> name of the tool
+        self.names = Ledger(1)          # call id -> name of the tool
         self.open = {}                  # call id -> (event, input) without a result yet
         self.response = None            # the response that the last assistant record belongs to
         self.reply = None               # the last reply, for the duration of its turn
         self.shell = None               # the last command that the person ran with "!"
         self.chained = False            # whether a record with a uuid has been met
-        self.copied = frozenset()       # hashes of uuids that another file had first
-        self.uuids = set()              # hashes of uuids met
+        self.copied = None              # uuids that another file had first
+        self.uuids = Ledger()           # uuids met
         self.summaries = {}             # leafUuid -> summary that waits for its leaf
         self.titles = {}                # "custom", "ai", "summary" -> title; "prompt", "command" -> text
-        self.branches = {}              # parentUuid of a prompt -> how many prompts there were before
+        self.branches = Ledger(1)       # parentUuid of a prompt -> how many prompts there were before
         self.prompts = self.probes = 0
         self.cwds = []
         self.skipped = []               # the first and the last progress line, unparsed
 
 
-class ClaudeTask:
+class ClaudeTask(State):
     """A sub-agent that is being shown."""
 
     def __init__(self, start, call=None):
@@ -1135,12 +1323,12 @@ class ClaudeTask:
         self.last = start["timestamp"]
 
 
-class ClaudeResponse:
+class ClaudeResponse(State):
     """One answer of the API, which is written as several records with the same message id.
     Usage is (input, cache writes, cache reads, output, reasoning)."""
-    __slots__ = ("owner", "best", "counted", "anchor", "grown", "model")
 
-    def __init__(self, owner):
+    def __init__(self, name, owner):
+        self.name = name
         self.owner = owner              # the sub-agent (None: the session itself) that had it first
         self.best = None                # the highest that its records said; None: they had no usage
         self.counted = None             # how much of that stands on events
@@ -1149,25 +1337,65 @@ class ClaudeResponse:
         self.model = None
 
 
-@tool("claude-code", "Claude Code", roots=claude_roots, sources=claude_sources, recognise=claude_recognise)
+class ClaudeOpening(State):
+    """What the head of a transcript tells of the session."""
+
+    def __init__(self, path, head):
+        self.session_id = claude_session_id(path, head)
+        self.parent_id = claude_parent_id(path, head)
+        self.at = utc(claude_first(head, b"timestamp"))     # the first time in it
+        self.is_export = claude_is_export(head)
+
+    def __eq__(self, other):
+        return isinstance(other, ClaudeOpening) and vars(self) == vars(other)
+
+
+def resume_claude(source, file):
+    """Go on where the transcript ended before, or None where something else than that may have changed."""
+    path = os.fspath(source.path)
+    if (path != file.path or not file.file.has_grown() or claude_open(path) != file.opened
+            or any(file_state(name) != state for name, state in file.origin.items())
+            or not claude_agents_fit(file, [os.fspath(name) for name in source.files[1:]])):
+        return None
+    claude_start(file)
+    return file.session
+
+
+@tool("claude-code", "Claude Code", roots=claude_roots, sources=claude_sources, recognise=claude_recognise,
+      where="~/.claude/projects, ~/.config/claude/projects, or CLAUDE_CONFIG_DIR", seen="1.0 to 2.1", resume=resume_claude)
 def parse_claude(source):
     """One transcript with its sub-agents is one session; a file that is not Claude's or shows nothing is none."""
     path = os.fspath(source.path)
-    with open_regular(path) as file:
-        head = file.read(CLAUDE_HEAD)
-    if not claude_recognise(head, path):
+    opened = claude_open(path)
+    if not opened:
         return
-    at = utc(claude_first(head, b"timestamp")) or utc(os.stat(path).st_mtime)
-    session = Session("claude-code", "anthropic", claude_session_id(path, head), at)
+    session = Session("claude-code", "anthropic", opened.session_id, opened.at or utc(os.stat(path).st_mtime))
     run = ClaudeRun(session, path)
     claude_find_agents(run, path, [os.fspath(name) for name in source.files[1:]])
     file = ClaudeFile(run, session, path)
-    claude_mark_orphan(session, path, head)
-    events = claude_events(file, claude_records(file, head))
-    first = next(events, None)
-    if first is not None:
-        session.events = itertools.chain([first], events)
+    file.opened = opened
+    claude_mark_orphan(session, path, opened.parent_id)
+    claude_start(file)
+    if session.has_events():
         yield session
+
+
+def claude_open(path):
+    """The ClaudeOpening of a transcript, or None of a file that is none."""
+    with open_regular(path) as file:
+        head = file.read(CLAUDE_HEAD)
+    return ClaudeOpening(path, head) if claude_recognise(head, path) else None
+
+
+def claude_start(file):
+    """Let the events of the main file flow from where it stands."""
+    export = file.opened.is_export
+    settled = claude_exported(file.path) if export else claude_records(file, file.file.lines())
+    last = () if export else claude_records(file, file.file.last_line())
+    # Without any time in its head, the session takes that of its file, which changes.
+    file.session.in_parts(claude_events(file, settled), itertools.chain(claude_events(file, last), claude_ending(file)),
+                          file if file.opened.at and not export else None)
+
 
 
 def claude_session_id(path, head):
@@ -1186,26 +1414,28 @@ def claude_parent_id(path, head):
     return claude_first(head, b"sessionId")
 
 
-def claude_mark_orphan(session, path, head):
+def claude_mark_orphan(session, path, parent):
     """A sub-agent that stands alone still says whose it was."""
     if os.path.basename(path).startswith("agent-"):
         session.attributes["session_role"] = "auxiliary"
-        parent = claude_parent_id(path, head)
         if parent and parent != session.session_id:
             session.attributes["parent_session_id"] = parent
 
 
-def claude_records(file, head=b""):
-    """Yield (place, record) of a transcript; a file that goes away while it is read just ends."""
-    if claude_is_export(head):
-        with open_regular(file.path) as export:
-            lines = claude_list(claude_dict(load_json(export.read(MAX_LINE))).get("loglines"))
-        yield from ((place, record) for place, record in enumerate(lines) if isinstance(record, dict))
-        return
+def claude_exported(path):
+    """Yield (place, record) of a transcript that the web version exported."""
+    with open_regular(path) as export:
+        lines = claude_list(claude_dict(load_json(export.read(MAX_LINE))).get("loglines"))
+    yield from ((place, record) for place, record in enumerate(lines) if isinstance(record, dict))
+
+
+def claude_records(file, lines):
+    """Yield (place, record) of a transcript's lines; a file that goes away while it is read just ends."""
     try:
-        yield from read_records(file.path, file.session, lambda line: claude_skips(file, line))
+        yield from records_of(lines, file.session, lambda line: claude_skips(file, line))
     except OSError:
         file.session.bad_lines += 1
+        file.session.state = None
 
 
 def claude_skips(file, line):
@@ -1224,6 +1454,10 @@ def claude_events(file, records):
     for place, record in records:
         claude_record(file, place, record)
         yield from claude_flow(file, file.session.settled())
+
+
+def claude_ending(file):
+    """The events that were still held at the end of a transcript, and what nothing was held for."""
     claude_close(file)
     for call_id in list(file.open):
         claude_settle_call(file, call_id)
@@ -1259,7 +1493,7 @@ def claude_record(file, place, record):
     file.at = utc(record.get("timestamp"))
     file.session.seen_at(file.at)
     claude_facts(file, record)
-    if hash(uuid if isinstance(uuid, str) else None) in file.copied:
+    if file.copied and isinstance(uuid, str) and uuid in file.copied:
         claude_replayed(file, record)
         return
     if file.agent is None:
@@ -1289,7 +1523,7 @@ def claude_facts(file, record):
     """Take what any record may say about the session: folder, branch, version, whose copy it is."""
     attributes = file.session.attributes
     if isinstance(record.get("uuid"), str):
-        file.uuids.add(hash(record["uuid"]))
+        file.uuids.add(record["uuid"])
         if not file.chained:
             file.chained = True
             claude_lineage(file, record)
@@ -1315,10 +1549,12 @@ def claude_lineage(file, record):
         origin = os.path.join(os.path.dirname(file.path), named + ".jsonl")
     elif record.get("sessionKind") == "bg":
         origin = claude_origin(file.path, record["uuid"])
+        file.origin = {os.path.dirname(file.path): file_state(os.path.dirname(file.path))}
         named = origin and os.path.splitext(os.path.basename(origin))[0]
     if origin:
         file.session.attributes.update(forked_from=named, parent_session_id=named)
         file.session.related.append(named)
+        file.origin = {origin: file_state(origin)}
         file.copied = claude_uuids(origin)
 
 
@@ -1333,12 +1569,12 @@ def claude_origin(path, uuid):
 
 
 def claude_uuids(path):
-    """Hashes of all record uuids in a transcript."""
-    found = set()
+    """A Ledger of all record uuids in a transcript."""
+    found = Ledger()
     try:
         for _, line in read_lines(path):
-            uuids = re.findall(rb'"uuid":\s*"([^"]{1,80})"', line or b"")
-            found.update(hash(uuid.decode("utf-8", "replace")) for uuid in uuids)
+            for uuid in re.findall(rb'"uuid":\s*"([^"]{1,80})"', line or b""):
+                found.add(uuid.decode("utf-8", "replace"))
     except OSError:
         pass
     return found
@@ -1348,8 +1584,9 @@ def claude_replayed(file, record):
     """A record that the origin of this copy has: its usage is not ours, its prompt may still be the title."""
     message = claude_dict(record.get("message"))
     if record.get("type") == "assistant" and claude_text(message, "id"):
-        response = file.run.responses.setdefault(message["id"], ClaudeResponse("origin"))
-        claude_replay_usage(file.run, response, message)
+        if not claude_known_response(file.run, message["id"]):
+            file.run.counted[message["id"]] = claude_pack(file.run, ClaudeResponse(message["id"], "origin"))
+        claude_replay_usage(file.run, message)
     elif record.get("type") == "user" and not record.get("isMeta"):
         for block in claude_blocks(message):
             kind, text = claude_said(claude_text(block, "text"))
@@ -1555,7 +1792,8 @@ def claude_prompt(file, blocks, parent):
         file.tasks[file.task].start["event_type"]["data"].setdefault("title", short_title(text) or "sub-agent")
     elif file.task is None:
         if isinstance(parent, str):
-            before = file.branches.setdefault(parent, file.prompts)
+            before, = file.branches.get(parent) or (file.prompts,)
+            file.branches[parent] = (before,)
             attributes = {"rewind": file.prompts - before} if before < file.prompts else None
         file.prompts += 1
         claude_title_from(file, text)
@@ -1593,10 +1831,11 @@ def claude_assistant(file, record):
         claude_synthetic(file, record, message)
         return
     name = claude_text(message, "id") or file.base
-    response = file.run.responses.setdefault(name, ClaudeResponse(file.agent))
+    response = claude_known_response(file.run, name) or ClaudeResponse(name, file.agent)
     if response.owner != file.agent:        # a sub-agent's copy of what its parent heard
-        claude_replay_usage(file.run, response, message)
+        claude_replay_usage(file.run, message)
         return
+    file.run.responses[name] = response
     if response is not file.response:
         claude_close(file)
         file.response = response
@@ -1690,9 +1929,30 @@ def claude_close(file):
         more = [best - counted for best, counted in zip(response.best, response.counted or (0,) * 5)]
         claude_charge(file.run, event, more, response.model, file.task)
         response.counted = response.best
-    anchor, response.anchor, response.grown = response.anchor, None, {}    # they would keep every event in memory
-    if anchor:
-        claude_release(file, anchor)
+    file.run.counted[response.name] = claude_pack(file.run, response)       # objects would keep every event in memory
+    del file.run.responses[response.name]
+    if response.anchor:
+        claude_release(file, response.anchor)
+
+
+def claude_known_response(run, name):
+    """The response of this message id, or None.  One that was complete may go on once more."""
+    if name in run.responses:
+        return run.responses[name]
+    packed = run.counted.get(name)
+    if packed is None:
+        return None
+    owner, model, had_usage, *usage = packed
+    response = ClaudeResponse(name, run.counted.name_of(owner))
+    response.model = run.counted.name_of(model)
+    response.best = response.counted = tuple(usage) if had_usage else None
+    return response
+
+
+def claude_pack(run, response):
+    """A complete response as numbers: owner, model, whether there was usage, and which."""
+    return (run.counted.number_of(response.owner), run.counted.number_of(response.model),
+            int(response.best is not None), *(response.best or (0,) * 5))
 
 
 def claude_charge(run, event, usage, model=None, task=None):
@@ -1712,7 +1972,7 @@ def claude_charge(run, event, usage, model=None, task=None):
         run.subagents["output"] += output
 
 
-def claude_replay_usage(run, response, message):
+def claude_replay_usage(run, message):
     """A copy of a response that another file had first: only say how much was not counted."""
     usage = claude_usage(message)
     if usage:
@@ -1753,7 +2013,7 @@ def claude_call(file, block, name):
                        attributes={"tool": tool_name}, **{field: value})
     if kind == "FileCreate":
         event["attributes"]["diff_lines_added"] = len(claude_text(given, "content").splitlines())
-    file.names[call_id] = tool_name
+    file.names[call_id] = (file.names.number_of(tool_name),)
     file.open[call_id] = event, given
     if len(file.open) > CLAUDE_OPEN_CALLS:
         claude_settle_call(file, next(iter(file.open)))
@@ -1785,7 +2045,8 @@ def claude_result(file, block, detail):
     """The result of a call, which may say more about the call itself."""
     call_id = claude_text(block, "tool_use_id") or next(reversed(file.open), None)
     call, _ = file.open.get(call_id, (None, None))
-    name = file.names.get(call_id, "unknown")
+    named = call_id and file.names.get(call_id)
+    name = file.names.name_of(*named) if named else "unknown"
     failed = block.get("is_error") is True
     blocks = claude_result_blocks(file, block, detail, name, failed)
     duration = claude_duration(file, call, detail)
@@ -1949,6 +2210,7 @@ def claude_shown(file, block):
 
 def claude_find_agents(run, path, files):
     """Learn which sub-agents there are and which calls started them, before the events flow."""
+    run.files = {name: file_state(name) for name in files}
     paths = {claude_agent_id(name): name for name in files if name.endswith(".jsonl")}
     starts = {agent: utc(claude_first(claude_head(name), b"timestamp")) or EPOCH for agent, name in paths.items()}
     for agent, name in sorted(paths.items()):
@@ -1960,7 +2222,9 @@ def claude_find_agents(run, path, files):
     links = {agent: meta["toolUseId"] for agent, meta in run.metas.items() if claude_text(meta, "toolUseId")}
     for name in (path, *run.agents.values()):
         if len(links) < len(run.agents):
-            claude_search_links(name, run.agents, links)
+            claude_search_links(read_lines(name), run.agents, links, name)
+        if name == path:
+            run.linked = set(links)
     for agent, call_id in links.items():
         run.calls.setdefault(call_id, []).append(agent)
     run.loose = sorted(((starts[agent], agent) for agent in run.agents if agent not in links), reverse=True)
@@ -1971,12 +2235,12 @@ def claude_agent_id(path):
     return os.path.basename(path).removeprefix("agent-").removesuffix(".jsonl") or "agent"
 
 
-def claude_search_links(path, agents, links):
+def claude_search_links(lines, agents, links, path):
     """Look in a transcript for records that tie an agent to a call; only lines that name an agent are parsed."""
     wanted = {agent: agent.encode("utf-8", "replace") for agent in agents
               if agent not in links and agents[agent] != path}
     try:
-        for _, line in read_lines(path):
+        for _, line in lines:
             if not line or not any(mark in line for mark in (b'"agentId"', b"task-id>", b"task_id")):
                 continue
             for agent in [agent for agent, name in wanted.items() if name in line]:
@@ -1988,6 +2252,50 @@ def claude_search_links(path, agents, links):
                 return
     except OSError:
         return
+
+
+def claude_agents_fit(file, files):
+    """Whether reading can go on although there may be new sub-agents, or longer ones.
+
+    One may change as long as it has not been shown.  A new one must belong to a call that
+    has not been shown either; then it is taken up."""
+    run, known = file.run, {name: file_state(name) for name in files}
+    if any(name not in known or known[name] != state and not claude_may_grow(run, name)
+           for name, state in run.files.items()):
+        return False
+    new = [name for name in files if name not in run.files]
+    unlinked = {agent: "" for agent in run.metas.keys() - run.linked}
+    if not new and not unlinked:
+        run.files = known
+        return True
+    added, links = file.file.added(), {}
+    claude_search_links(((0, line) for line in added.splitlines(True)), unlinked, links, path=None)
+    if links or not all(claude_takes_up(file, name, new, added) for name in sorted(new)):
+        return False
+    run.files = known
+    return True
+
+
+def claude_may_grow(run, name):
+    """Whether a file is the transcript of a sub-agent that comes later, behind a call that is known."""
+    agent = claude_agent_id(name)
+    return run.agents.get(agent) == name and agent in run.linked
+
+
+def claude_takes_up(file, name, new, added):
+    """Take up a new sub-agent that says which call started it; whether that was possible."""
+    run, agent = file.run, claude_agent_id(name)
+    if name.endswith(".meta.json"):
+        return name[:-len(".meta.json")] + ".jsonl" in new
+    meta = claude_dict(load_json(claude_head(name[:-len(".jsonl")] + ".meta.json")))
+    call_id = claude_text(meta, "toolUseId")
+    call, _ = file.open.get(call_id, (None, None))
+    to_come = file.session.waiting(call) if call else call_id not in file.names and call_id.encode() in added
+    if not call_id or not to_come or agent.startswith("acompact") or agent in run.metas or call_id in run.calls:
+        return False
+    run.agents[agent], run.metas[agent], run.calls[call_id] = name, meta, [agent]
+    run.linked.add(agent)
+    return True
 
 
 def claude_link(record, agent):
@@ -2023,7 +2331,8 @@ def claude_subagent(run, agent, call_id=None):
     start = claude_start_task(file, agent, claude_text(meta, "description") or run.descriptions.get(call_id), call_id)
     if claude_text(meta, "agentType"):
         start["attributes"]["agent_type"] = meta["agentType"]
-    yield from claude_events(file, claude_records(file))
+    yield from claude_events(file, claude_records(file, read_lines(path)))
+    yield from claude_ending(file)
 
 
 def claude_start_task(file, task_id, title, call_id=None):
@@ -2051,7 +2360,8 @@ def claude_end_task(file, task_id):
 def claude_sidechain(file, record):
     """The task of a sidechain record that stands in the session's own file, as versions before 2.0 wrote it."""
     parent = record.get("parentUuid")
-    task_id = file.side.get(hash(parent)) if isinstance(parent, str) else None
+    known = file.side.get(parent) if isinstance(parent, str) else None
+    task_id = file.side.name_of(*known) if known else None
     if task_id is None:
         texts = [claude_text(block, "text") for block in claude_blocks(record.get("message"))]
         call_id = next((call_id for call_id, (_, given) in file.open.items()
@@ -2062,7 +2372,7 @@ def claude_sidechain(file, record):
         else:
             claude_start_task(file, task_id, file.run.descriptions.get(call_id), call_id)
     if isinstance(record.get("uuid"), str):
-        file.side[hash(record["uuid"])] = task_id
+        file.side[record["uuid"]] = (file.side.number_of(task_id),)
     return task_id or None
 
 
@@ -2081,13 +2391,14 @@ def claude_count_compactions(file, event):
 def claude_compaction_usage(run, path):
     """The usage of each response in a file that nothing else is shown of."""
     hidden, best = ClaudeFile(run, run.session, path), {}
-    for place, record in claude_records(hidden):
+    for place, record in claude_records(hidden, read_lines(path)):
         message = claude_dict(record.get("message"))
         usage = claude_usage(message) if record.get("type") == "assistant" else None
         name = claude_text(message, "id") or f"{path}@{place}"
-        if usage and name not in run.responses:
+        if usage and not claude_known_response(run, name):
             best[name] = tuple(map(max, usage, best.get(name, usage)))
-    run.responses.update((name, ClaudeResponse("compaction")) for name in best)
+    for name in best:
+        run.counted[name] = claude_pack(run, ClaudeResponse(name, "compaction"))
     run.tally["responses"] += len(best)
     return best.values()
 
@@ -2161,7 +2472,7 @@ def claude_title(key, field):
 def claude_summary(file, record):
     """A title of old; it may belong to another session, whose record it then names."""
     leaf, text = claude_text(record, "leafUuid"), claude_text(record, "summary").strip()
-    if leaf and hash(leaf) in file.uuids:
+    if leaf and leaf in file.uuids:
         file.titles["summary"] = text
     elif leaf:
         file.summaries[leaf] = text
@@ -2246,7 +2557,7 @@ def claude_list(value):
 # Codex: CLI, desktop app and IDE extension
 #
 # Seen: the flat files of 2025, {"timestamp", "type", "payload"} lines of 0.5 to
-# 0.2xx, and the item_completed lines that "paginated" threads have had since
+# 0.169, and the item_completed lines that "paginated" threads have had since
 # 0.148.  One rollout file is one session.  The same text often stands in two or
 # three streams (events, items, response items), so a first look at the file's
 # bytes decides which stream is shown.  The stdout of `codex exec --json` is no
@@ -2385,9 +2696,10 @@ def codex_open(path):
     return opener(path)
 
 
-def codex_lines(path):
-    """Yield (offset, line) of a rollout, compressed or not, without the history that compaction replaced."""
-    for offset, line in zstd_lines(path) if path.suffix == ".zst" else read_lines(path):
+def codex_lines(path, lines=None):
+    """Yield (offset, line) of a rollout, compressed or not, without the history that compaction replaced;
+    `lines` may give only some of them."""
+    for offset, line in zstd_lines(path) if path.suffix == ".zst" else lines or read_lines(path):
         cut = line.find(b'"replacement_history"') if line and b'"compacted"' in line else -1
         if cut > 0:
             line = line[:cut].rstrip(b", ") + b'},"type":"compacted"}\n'
@@ -2417,12 +2729,12 @@ def codex_head(path):
     return head
 
 
-def codex_records(path, session):
+def codex_records(path, session, lines):
     """Yield (offset, record) of a rollout in any generation."""
     if path.suffix == ".json":
         yield from codex_object(path)
     else:
-        yield from records_of(codex_lines(path), session, codex_bulky)
+        yield from records_of(codex_lines(path, lines), session, codex_bulky)
 
 
 def codex_object(path):
@@ -2491,10 +2803,12 @@ CODEX_TYPES = {"session_meta", "turn_context", "response_item", "event_msg", "co
                "security_risk_score", "realtime_item"}
 
 
-class CodexLook:
+class CodexLook(State):
     """What a first pass over the bytes of a rollout tells."""
 
-    def __init__(self):
+    def __init__(self, path):
+        self.file = GrowingFile(path)
+        self.waiting = {codex_mark(key): key for keys in CODEX_STREAMS for key in keys[:-1]}
         self.meta = None            # payload of the first session_meta
         self.copied_meta = None     # of a later one that is another thread's
         self.records = 0            # how many records decided something
@@ -2504,11 +2818,29 @@ class CodexLook:
         self.ends = {}              # stream -> offset where a better one takes over
 
 
-def codex_look(path):
-    """Read a rollout's bytes once, decoding only the lines that decide something."""
-    look = CodexLook()
-    waiting = {codex_mark(key): key for keys in CODEX_STREAMS for key in keys[:-1]}
-    for offset, record in codex_deciding(path, look, waiting):
+def codex_look(path, look):
+    """Read a rollout's bytes from where `look` stands; (look at the whole lines, look at all).
+
+    Only the lines that decide something are decoded."""
+    lines = look.file.lines() if codex_grows(path) else None
+    codex_look_at(look, codex_deciding(path, look, lines))
+    complete = copy.deepcopy(look)
+    if codex_grows(path):
+        codex_look_at(complete, codex_deciding(path, complete, look.file.last_line()))
+    for keys in CODEX_STREAMS:
+        for place, key in enumerate(keys):
+            complete.ends[key] = min((complete.begins[better] for better in keys[:place] if better in complete.begins),
+                                     default=sys.maxsize)
+    return look, complete
+
+
+def codex_grows(path):
+    return path.suffix not in (".zst", ".json")
+
+
+def codex_look_at(look, records):
+    """Let a look learn from the records that decide something."""
+    for offset, record in records:
         key, _, payload = codex_parts(record)
         look.records += 1
         if key == "session_meta":
@@ -2516,15 +2848,10 @@ def codex_look(path):
         elif key in CODEX_TURN_STARTS:
             look.turn = offset
         look.has_turn_ids = look.has_turn_ids or bool(codex_turn_id(key, payload))
-        if waiting.get(codex_mark(key)) == key:
-            del waiting[codex_mark(key)]
+        if look.waiting.get(codex_mark(key)) == key:
+            del look.waiting[codex_mark(key)]
             # A thread may go on in a newer version: what items replace ends with the turn before.
             look.begins[key] = look.turn if key.startswith(("item/", "token_usage")) else 0
-    for keys in CODEX_STREAMS:
-        for place, key in enumerate(keys):
-            look.ends[key] = min((look.begins[better] for better in keys[:place] if better in look.begins),
-                                 default=sys.maxsize)
-    return look
 
 
 def codex_mark(key):
@@ -2532,14 +2859,14 @@ def codex_mark(key):
     return f'"{key.rpartition("/")[2]}"'.encode()
 
 
-def codex_deciding(path, look, waiting):
-    """Yield (offset, record) of the lines that may hold a header, a turn's start or a stream still waited for."""
+def codex_deciding(path, look, lines):
+    """Yield (offset, record) of those lines that may hold a header, a turn's start or a stream still waited for."""
     if path.suffix == ".json":
         yield from codex_object(path)
         return
     starts = (b'"session_meta"', b'"task_started"', b'"turn_started"')
-    for offset, line in codex_lines(path):
-        if line and (any(mark in line for mark in starts) or any(mark in line for mark in waiting)
+    for offset, line in codex_lines(path, lines):
+        if line and (any(mark in line for mark in starts) or any(mark in line for mark in look.waiting)
                      or not look.has_turn_ids and b'"turn_context"' in line or not look.records):
             record = load_json(line)
             if isinstance(record, dict):
@@ -2561,12 +2888,16 @@ def codex_turn_id(key, payload):
 
 # Codex: one thread ----------------------------------------------------------
 
-class CodexThread:
+class CodexThread(State):
     """A rollout while it is being read: what later records need to know of earlier ones."""
 
-    def __init__(self, session, look):
+    def __init__(self, session, path, looks):
         self.session = session
-        self.look = look
+        self.path = os.fspath(path)
+        self.file = GrowingFile(path)
+        self.settled_look, self.look = looks
+        self.file.end = self.look.file.end
+        self.parent = None          # (path, file_state) of the thread that it was copied from, None where not found
         self.number = 0             # of the record, for events without an id of their own
         self.offset = 0
         self.model = None           # of the current turn
@@ -2577,21 +2908,41 @@ class CodexThread:
         self.thread_name = None
         self.compacting = False     # the event before was the same compaction
         self.calls = {}             # call id -> call that waits for its result
-        self.names = {}             # call id -> tool name, of every call
+        self.names = Ledger(1)      # call id -> tool name, of every call
         self.open = set()           # id() of the events of waiting calls
         self.anchor = None          # the latest event of the model's, where usage goes
         self.parent_turns = None    # turn ids of the parent, while its copied history passes
         self.totals = dict.fromkeys(CODEX_TOKENS, 0)
         self.latest = None          # latest usage of a file that gives no totals
-        self.responses = set()
+        self.responses = Ledger()
         self.usage = dict.fromkeys(("raw_input", "raw_output", *CODEX_TOKENS, "responses",
                                     "duplicates_removed", "replayed"), 0)
 
 
-def codex_events(path, thread):
-    """Yield the events of a rollout."""
-    session, thread.parent_turns = thread.session, codex_gate(path, thread)
-    for thread.offset, record in codex_records(path, session):
+    def __getstate__(self):
+        return {**self.__dict__, "open": None}
+
+    def __setstate__(self, fields):
+        self.__dict__.update(fields)
+        self.open = {id(event) for call in self.calls.values() for event in call.events}
+
+
+def codex_start(path, thread):
+    """Let the events of a rollout flow from where it stands."""
+    if codex_grows(path):
+        settled, last = thread.file.lines(), thread.file.last_line()
+        ending = itertools.chain(codex_events(path, thread, last), codex_ending(path, thread))
+        # Without any time of its own, the session takes that of its file, which changes.
+        state = thread if codex_time(path, thread.look) else None
+    else:
+        settled, ending, state = None, codex_ending(path, thread), None
+    thread.session.in_parts(codex_events(path, thread, settled), ending, state)
+
+
+def codex_events(path, thread, lines):
+    """Yield the events of a rollout's lines."""
+    session = thread.session
+    for thread.offset, record in codex_records(path, session, lines):
         thread.number += 1
         key, at, payload = codex_parts(record)
         if thread.parent_turns is not None and codex_is_copied(thread, key, payload):
@@ -2602,8 +2953,12 @@ def codex_events(path, thread):
         elif step := CODEX_STEPS[key]:
             step(thread, at, payload)
         yield from session.settled()
+
+
+def codex_ending(path, thread):
+    """The events that were still held at the end of a rollout."""
     codex_finish(path, thread)
-    yield from session.rest()
+    yield from thread.session.rest()
 
 
 def codex_finish(path, thread):
@@ -2690,18 +3045,25 @@ def codex_index_name(index, thread_id):
 
 # Codex: history copied from a parent ----------------------------------------
 
+def codex_parent(path, look):
+    """Of a thread that was copied from another: (id, path or None, file_state); None of others."""
+    parent = as_text((look.meta or {}).get("forked_from_id")) or as_text(look.copied_meta and look.copied_meta["id"])
+    if not parent:
+        return None
+    found = codex_find(path, parent) if look.has_turn_ids else None
+    return parent, found and os.fspath(found), found and file_state(found)
+
+
 def codex_gate(path, thread):
     """The turn ids of the thread that this one was copied from, or None where nothing is to be left out.
 
     Copied lines get new times, so only turn ids tell them from the thread's own."""
-    meta, copied = thread.look.meta or {}, thread.look.copied_meta
-    parent = as_text(meta.get("forked_from_id")) or as_text(copied and copied["id"])
-    if not parent:
+    if not thread.parent:
         return None
-    found = codex_find(path, parent) if thread.look.has_turn_ids else None
+    found = thread.parent[1]
     try:
-        if found and found != path:
-            return codex_turns_of(found)
+        if found and found != os.fspath(path):
+            return codex_turns_of(Path(found))
     except OSError:
         pass
     thread.session.attributes["replay_unverified"] = True
@@ -2709,8 +3071,8 @@ def codex_gate(path, thread):
 
 
 def codex_turns_of(path):
-    """The ids of all turns in a rollout, from its lines that start one."""
-    turns = set()
+    """A Ledger of the ids of all turns in a rollout, from its lines that start one."""
+    turns = Ledger()
     for _, line in codex_lines(path):
         if line and (b'"turn_context"' in line or b'"task_started"' in line or b'"turn_started"' in line):
             key, _, payload = codex_parts(as_dict(load_json(line)))
@@ -3040,7 +3402,7 @@ def codex_use(thread, at, counts, repeated):
 
 # Codex: tool calls ----------------------------------------------------------
 
-class CodexCall:
+class CodexCall(State):
     """A tool call that waits for its result, and what enriches both on the way."""
 
     def __init__(self, call_id, name, arguments):
@@ -3077,7 +3439,7 @@ def codex_open_call(thread, at, call, step):
     if call.id in thread.calls:
         codex_close_call(thread, thread.calls[call.id])
     step(thread, at, call)
-    thread.names[call.id] = call.name
+    thread.names[call.id] = (thread.names.number_of(call.name),)
     thread.calls[call.id] = call
     for event in call.events:
         event.setdefault("attributes", {})["tool"] = call.name
@@ -3321,7 +3683,7 @@ def codex_output(thread, at, item):
     value = item.get("output") if item.get("output") is not None else item.get("result", item.get("tools"))
     output = codex_read_output(value)
     call_id = as_text(item.get("call_id")) or ("" if "call_id" in item else next(reversed(thread.calls), ""))
-    call = thread.calls.get(call_id) or CodexCall(call_id, thread.names.get(call_id, "unknown"), {})
+    call = thread.calls.get(call_id) or CodexCall(call_id, codex_call_name(thread, call_id), {})
     call.exit_code = output.exit_code if output.exit_code is not None else call.exit_code
     call.duration_ms = output.duration_ms if call.duration_ms is None else call.duration_ms
     call.failed = call.failed or output.failed or (
@@ -3329,6 +3691,12 @@ def codex_output(thread, at, item):
     codex_link_child(thread, call_id, codex_agent_id(output.text) if call.name.endswith("spawn_agent") else "")
     text = output.text or ("" if output.blocks else call.output)
     codex_result(thread, at, call, [text_block(text)] * bool(text) + output.blocks)
+
+
+def codex_call_name(thread, call_id):
+    """The name of a call that does not wait any more."""
+    known = thread.names.get(call_id)
+    return thread.names.name_of(*known) if known else "unknown"
 
 
 def codex_result(thread, at, call, blocks):
@@ -3572,20 +3940,48 @@ CODEX_STEPS.update(dict.fromkeys((
 )))
 
 
-@tool("codex", "Codex", roots=codex_roots, sources=codex_sources, recognise=codex_recognise)
+def resume_codex(source, thread):
+    """Go on where the rollout ended before, or None where what was shown might now be shown otherwise."""
+    path, before = Path(source.path), thread.look
+    if os.fspath(path) != thread.path or not thread.file.has_grown():
+        return None
+    thread.settled_look.file.end = thread.file.end
+    thread.settled_look, thread.look = codex_look(path, thread.settled_look)
+    same_head = all(getattr(before, name) == getattr(thread.look, name) for name in ("meta", "copied_meta", "has_turn_ids"))
+    same_ends = all(before.ends[key] == end or min(before.ends[key], end) >= thread.file.offset
+                    for key, end in thread.look.ends.items())
+    if not same_head or not same_ends or thread.parent != codex_parent(path, thread.look):
+        return None
+    codex_start(path, thread)
+    return thread.session
+
+
+@tool("codex", "Codex", roots=codex_roots, sources=codex_sources, recognise=codex_recognise,
+      where="~/.codex/sessions, ~/.codex/archived_sessions, or CODEX_HOME", seen="0.5 to 0.169, flat files of 2025",
+      resume=resume_codex)
 def parse_codex(source):
     """Codex: one rollout file is one session.  Raises OSError or Unreadable where it cannot be opened."""
     path = Path(source.path)
     if not codex_recognise(codex_head(path), str(path).removesuffix(".zst")):
         return
-    look = codex_look(path)
+    looks = codex_look(path, CodexLook(path))
+    look = looks[1]
     if not look.records:
         return
-    meta, name = look.meta or {}, CODEX_FILE.match(path.name)
-    named = utc(f"{name[1]}:{name[2]}:{name[3]}") if name and name[1] else utc(path.stat().st_mtime)
-    session = Session("codex", "openai", as_text(meta.get("id")) or codex_id(path), utc(meta.get("timestamp")) or named)
-    session.events = codex_events(path, CodexThread(session, look))
+    meta = look.meta or {}
+    session = Session("codex", "openai", as_text(meta.get("id")) or codex_id(path),
+                      codex_time(path, look) or utc(path.stat().st_mtime))
+    thread = CodexThread(session, path, looks)
+    thread.parent = codex_parent(path, look)
+    thread.parent_turns = codex_gate(path, thread)
+    codex_start(path, thread)
     yield session
+
+
+def codex_time(path, look):
+    """When a thread began, as its header or its file's name says."""
+    name = CODEX_FILE.match(path.name)
+    return utc((look.meta or {}).get("timestamp")) or name and name[1] and utc(f"{name[1]}:{name[2]}:{name[3]}")
 # ---------------------------------------------------------------------------
 # For the sections below: a transcript of calls and results, and databases
 # ---------------------------------------------------------------------------
@@ -4280,7 +4676,9 @@ def cursor_is_record(record):
             and not record.keys() & {"type", "uuid", "sessionId", "id", "timestamp", "created"})
 
 
-@tool("cursor", "Cursor", roots=cursor_roots, sources=cursor_sources, recognise=cursor_recognise)
+@tool("cursor", "Cursor", roots=cursor_roots, sources=cursor_sources, recognise=cursor_recognise,
+      where="~/.config/Cursor/User, ~/.cursor/projects, ~/.cursor/chats, or CURSOR_CONFIG_DIR",
+      seen="0.3x to 3.x, plain text transcripts")
 def parse_cursor(source):
     """A transcript is one session, a database holds as many as it holds.  Raises OSError while it is locked."""
     path = os.fspath(source.path)
@@ -5159,7 +5557,8 @@ def gemini_merge(records):
 
 # Gemini: one session --------------------------------------------------------
 
-@tool("gemini", "Gemini CLI", roots=gemini_roots, sources=gemini_sources, recognise=gemini_recognise)
+@tool("gemini", "Gemini CLI", roots=gemini_roots, sources=gemini_sources, recognise=gemini_recognise,
+      where="~/.gemini/tmp, or GEMINI_CLI_HOME", seen="0.40 to 0.61, JSON files before")
 def parse_gemini(source):
     """One file is one session; a sub-agent's file is a session that names its parent."""
     yield from gemini_sessions(source, "gemini", "google")
@@ -5573,7 +5972,8 @@ def antigravity_recognise(head, path):
 
 
 @tool("antigravity", "Antigravity", roots=antigravity_roots, sources=antigravity_sources,
-      recognise=antigravity_recognise)
+      recognise=antigravity_recognise,
+      where="~/.gemini/antigravity*/brain, or GEMINI_CLI_HOME", seen="transcripts of 2026")
 def parse_antigravity(source):
     """One transcript is one session."""
     path = os.fspath(source.path)
@@ -5838,7 +6238,8 @@ def qwen_chain(look):
 
 # Qwen Code: one session -----------------------------------------------------
 
-@tool("qwen", "Qwen Code", roots=qwen_roots, sources=qwen_sources, recognise=qwen_recognise)
+@tool("qwen", "Qwen Code", roots=qwen_roots, sources=qwen_sources, recognise=qwen_recognise,
+      where="~/.qwen/projects, ~/.qwen/tmp, or QWEN_RUNTIME_DIR, QWEN_HOME", seen="0.15 to 0.21, JSON files before")
 def parse_qwen(source):
     """One file is one session; one whose records belong to another session than its name says is none."""
     path = os.fspath(source.path)
@@ -6068,7 +6469,9 @@ def copilot_is_type(kind):
     return kind in COPILOT_STEPS or kind.startswith(("session.", "assistant.", "tool.execution"))
 
 
-@tool("copilot-cli", "Copilot CLI", roots=copilot_roots, sources=copilot_sources, recognise=copilot_recognise)
+@tool("copilot-cli", "Copilot CLI", roots=copilot_roots, sources=copilot_sources, recognise=copilot_recognise,
+      where="~/.copilot/session-state, ~/.copilot/history-session-state, or COPILOT_HOME",
+      seen="0.0.4xx to 1.0, JSON files before")
 def parse_copilot(source):
     """One event log is one session."""
     path = source.path
@@ -6556,9 +6959,11 @@ def opencode_name(path):
 
 
 tool("opencode", "OpenCode", roots=opencode_roots, sources=opencode_sources, recognise=lambda head, path: (
-    opencode_recognise(head, path) and opencode_name(path) == "opencode"))(parse_opencode)
+    opencode_recognise(head, path) and opencode_name(path) == "opencode"),
+     where="~/.local/share/opencode, or XDG_DATA_HOME", seen="databases of 1.18, JSON files before")(parse_opencode)
 tool("kilo-cli", "Kilo CLI", roots=kilo_roots, sources=opencode_sources, recognise=lambda head, path: (
-    opencode_recognise(head, path) and opencode_name(path) == "kilo-cli"))(parse_opencode)
+    opencode_recognise(head, path) and opencode_name(path) == "kilo-cli"),
+     where="~/.local/share/kilo, or XDG_DATA_HOME", seen="as OpenCode")(parse_opencode)
 
 
 # OpenCode: reading ----------------------------------------------------------
@@ -6944,7 +7349,9 @@ def vscode_recognise(head, path):
         b'"requesterUsername"' in head or b'"responderUsername"' in head)
 
 
-@tool("vscode-copilot", "VS Code Copilot Chat", roots=vscode_roots, sources=vscode_sources, recognise=vscode_recognise)
+@tool("vscode-copilot", "VS Code Copilot Chat", roots=vscode_roots, sources=vscode_sources, recognise=vscode_recognise,
+      where="workspaceStorage/*/chatSessions of every editor, or VSCODE_PORTABLE",
+      seen="logs since 1.109, JSON files before")
 def parse_vscode(source):
     """One chat is one session; one in which nothing was asked is none."""
     path = source.path
@@ -7397,7 +7804,8 @@ def droid_recognise(head, path):
     return ".factory" in Path(path).parts and any(record.get("type") in DROID_STEPS for record in records)
 
 
-@tool("droid", "Droid", roots=droid_roots, sources=droid_sources, recognise=droid_recognise)
+@tool("droid", "Droid", roots=droid_roots, sources=droid_sources, recognise=droid_recognise,
+      where="~/.factory/sessions", seen="0.81")
 def parse_droid(source):
     """One file is one session."""
     path = source.path
@@ -7634,7 +8042,8 @@ def goose_recognise(head, path):
         first.get("role") in ("user", "assistant") and "created" in first and isinstance(first.get("content"), list)))
 
 
-@tool("goose", "Goose", roots=goose_roots, sources=goose_sources, recognise=goose_recognise)
+@tool("goose", "Goose", roots=goose_roots, sources=goose_sources, recognise=goose_recognise,
+      where="~/.local/share/goose/sessions, or GOOSE_PATH_ROOT", seen="databases 5 to 7, JSON lines before")
 def parse_goose(source):
     """All sessions of a database, or the one of an older file."""
     path = source.path
@@ -7937,7 +8346,9 @@ def kimi_recognise(head, path):
     return first.get("type") == "metadata" and "protocol_version" in first
 
 
-@tool("kimi", "Kimi CLI", roots=kimi_roots, sources=kimi_sources, recognise=kimi_recognise)
+@tool("kimi", "Kimi CLI", roots=kimi_roots, sources=kimi_sources, recognise=kimi_recognise,
+      where="~/.kimi-code/sessions, ~/.kimi/sessions, or KIMI_CODE_HOME, KIMI_SHARE_DIR",
+      seen="protocol 1.4, Kimi CLI before")
 def parse_kimi(source):
     """One session with its sub-agents."""
     path = source.path
@@ -8887,9 +9298,12 @@ CLINE_UI_SILENT = frozenset("""
 """.split())
 
 
-for _name, _title in (("cline", "Cline"), ("roo-code", "Roo Code"), ("kilo-code", "Kilo Code")):
+for _name, _title, _more, _seen in (("cline", "Cline", ", ~/.cline/data, or CLINE_DIR", "task folders, CLI 3.0"),
+                                    ("roo-code", "Roo Code", "", "task folders"),
+                                    ("kilo-code", "Kilo Code", "", "task folders")):
     tool(_name, _title, roots=functools.partial(cline_roots, name=_name), sources=cline_sources,
-         recognise=functools.partial(cline_recognise, name=_name))(cline_parser(_name))
+         recognise=functools.partial(cline_recognise, name=_name),
+         where=f"globalStorage/{CLINE_EXTENSIONS[_name]}/tasks of every editor{_more}", seen=_seen)(cline_parser(_name))
 # ---------------------------------------------------------------------------
 # Pi, and what is made from it: OpenClaw, oh-my-pi
 #
@@ -9255,10 +9669,12 @@ PI_SILENT = ("thinking_level_change", "custom", "label", "context_transform", "e
              "mode_change", "ttsr_injection", "mcp_tool_selection")
 
 
-for _name, _title, _roots in (("pi", "Pi", pi_roots), ("openclaw", "OpenClaw", openclaw_roots),
-                              ("oh-my-pi", "oh-my-pi", oh_my_pi_roots)):
+for _name, _title, _roots, _where, _seen in (
+        ("pi", "Pi", pi_roots, "~/.pi/agent/sessions, or PI_CODING_AGENT_DIR", "0.73, the first format"),
+        ("openclaw", "OpenClaw", openclaw_roots, "~/.openclaw/agents, or OPENCLAW_STATE_DIR", "files of 2026"),
+        ("oh-my-pi", "oh-my-pi", oh_my_pi_roots, "~/.omp/agent/sessions", "as Pi")):
     tool(_name, _title, roots=_roots, sources=pi_sources,
-         recognise=functools.partial(pi_recognise, name=_name))(pi_parser(_name))
+         recognise=functools.partial(pi_recognise, name=_name), where=_where, seen=_seen)(pi_parser(_name))
 # ---------------------------------------------------------------------------
 # Aider
 #
@@ -9328,7 +9744,8 @@ class AiderRun:
             aider_fact(self, line.removeprefix(">").strip())
 
 
-@tool("aider", "Aider", roots=aider_roots, sources=aider_sources, recognise=aider_recognise)
+@tool("aider", "Aider", roots=aider_roots, sources=aider_sources, recognise=aider_recognise,
+      where=".aider.chat.history.md of projects, or AIDER_CHAT_HISTORY_FILE", seen="0.86")
 def parse_aider(source):
     """Each start in a history begins a session; one is given if anything was asked in it."""
     path, seen = Path(source.path), Counter()
@@ -9576,7 +9993,8 @@ class AmpRun:
         self.prompted = False           # whether any message had its usage
 
 
-@tool("amp", "Amp", roots=amp_roots, sources=amp_sources, recognise=amp_recognise)
+@tool("amp", "Amp", roots=amp_roots, sources=amp_sources, recognise=amp_recognise,
+      where="~/.local/share/amp/threads, globalStorage/sourcegraph.amp of every editor", seen="threads of 2026")
 def parse_amp(source):
     """Amp: one thread is one session.  The id in the file's name counts before the one inside."""
     path = Path(source.path)
@@ -9828,7 +10246,8 @@ class GrokRun:
         self.summary = {}
 
 
-@tool("grok", "Grok", roots=grok_roots, sources=grok_sources, recognise=grok_recognise)
+@tool("grok", "Grok", roots=grok_roots, sources=grok_sources, recognise=grok_recognise,
+      where="~/.grok/sessions, or GROK_HOME", seen="files of 2026")
 def parse_grok(source):
     """Grok: one folder is one session."""
     path = Path(source.path)
@@ -10032,7 +10451,8 @@ class HermesRun:
         self.totals = {}
 
 
-@tool("hermes", "Hermes", roots=hermes_roots, sources=hermes_sources, recognise=hermes_recognise)
+@tool("hermes", "Hermes", roots=hermes_roots, sources=hermes_sources, recognise=hermes_recognise,
+      where="~/.hermes, or HERMES_HOME", seen="databases of 2026, JSON files before")
 def parse_hermes(source):
     """Hermes: each row of its database is a session, or one file is."""
     path = Path(source.path)
@@ -10198,6 +10618,7 @@ HERMES_TOOLS = tool_table(
 
 IMPORT_LIMIT = 1 << 30                  # the largest conversations.json that is unpacked or read
 EXPORTS = ("chatgpt", "claude-ai")       # the tools whose sessions come by `daemon.py import`
+BY_IMPORT = "by import"
 IMPORT_NAME = re.compile(r"(?:.*/)?conversations(?:-\d{1,6})?\.json")
 
 
@@ -10256,7 +10677,8 @@ def chatgpt_recognise(head, path):
 
 
 @tool("chatgpt", "ChatGPT (export)", roots=export_roots,
-      sources=functools.partial(export_sources, recognise=chatgpt_recognise), recognise=chatgpt_recognise)
+      sources=functools.partial(export_sources, recognise=chatgpt_recognise), recognise=chatgpt_recognise,
+      where=BY_IMPORT, seen="exports of 2025 and 2026")
 def parse_chatgpt(source):
     """ChatGPT: each conversation of an export is a session."""
     for number, talk in enumerate(export_conversations(source.path, "mapping")):
@@ -10339,7 +10761,8 @@ def claude_ai_recognise(head, path):
 
 
 @tool("claude-ai", "claude.ai (export)", roots=export_roots,
-      sources=functools.partial(export_sources, recognise=claude_ai_recognise), recognise=claude_ai_recognise)
+      sources=functools.partial(export_sources, recognise=claude_ai_recognise), recognise=claude_ai_recognise,
+      where=BY_IMPORT, seen="exports of 2025 and 2026")
 def parse_claude_ai(source):
     """claude.ai: each conversation of an export is a session."""
     for number, talk in enumerate(export_conversations(source.path, "chat_messages")):
@@ -10415,7 +10838,8 @@ def external_tools(entries):
         tools.append(Tool(name, name, functools.partial(external_roots, pattern),
                           functools.partial(external_sources, pattern),
                           functools.partial(parse_external, name, arguments),
-                          lambda head, path, pattern=pattern: external_match(path, pattern)))
+                          lambda head, path, pattern=pattern: external_match(path, pattern),
+                          pattern, "HAIL 1.0.0"))
     return tools
 
 
@@ -10630,21 +11054,26 @@ def with_digit(value):
 class Rule(NamedTuple):
     """One shape of secret.  What the pattern's group matches is masked, or all of it where
     it has none, if `check` agrees.  `hints` are the byte patterns that make a line a
-    candidate; without any, the pattern itself is the hint."""
+    candidate; without any, the pattern itself is the hint.  `words` are for patterns
+    that begin with a choice, which `re` is slow to find: one of them, in any case, stands at
+    most `near` characters behind the beginning of every match."""
     name: str
     pattern: str
     check: Callable = random_looking
     hints: tuple = ()
+    words: tuple = ()
+    near: int = 0
 
 
 # Where a value is given to a name that sounds secret: api_key: "…", DB_PASSWORD=…, {"token": "…"}.
 SECRET_WORD = (r"(?:(?:api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook)"
                r"[_-]?key|secret|token|passw(?:or)?d|passwd|passphrase|pwd|credentials?)(?:_?base|_?\d{1,2})?")
+ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
     rf'(?i){word}[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value)?[:=>]{{1,2}}+(?:[\w &]{{1,14}}=)?+[ \\"\'(bftnr]{{0,16}}'
     rf'(?=[^\0- "\'\\]{{8}})(?=[^\0- "\'\\]{{0,99}}\d)'
-    for word in ("key", "token", "secret", "pass", "pwd", "credential"))
+    for word in ASSIGNED_WORDS)
 # Hints that many rules share.  Tools put their own ids in every line: those are no hint.
 SK = ("sk-[a-zA-Z0-9_-]{20}",)
 UNDERSCORE = (r"_[A-Za-z0-9]{20}(?<!toolu_.{20})(?<!call_.{20})(?<!msg_.{20})(?<!req_.{20})",)
@@ -10766,9 +11195,9 @@ RULES = (
     Rule("url-password", r"://[^\0- :/?#@\"'<>`\\]{0,60}:([^\0- /@\"'<>`\\]{3,200})@[\w\[.-]", password_in_url,
          (r"://[^\0- :/?#@\"'<>`\\]{0,60}:[^\0- /@\"'<>`\\]{3,200}@",)),
     Rule("auth-header", r"(?i)authorization[\"'\\\]]*\s{0,3}[:=,]\s{0,3}(?:f|b)?[\"'\\]*(?:[a-z]{3,12}\s{1,3})?"
-                        r"([\w.~+/=:-]{16,4000})", plausible, (r"(?i)authorization[ \\\"'\]tnr]{0,12}[:=,]",)),
+                        r"([\w.~+/=:-]{16,4000})", plausible, (r"(?i)authorization[ \\\"'\]tnr]{0,12}[:=,]",), ("authorization",)),
     Rule("auth-header", r"(?i)(?:x-api-key|private-token|x-auth-token|api-key|x-goog-api-key)[\"'\\]*\s{0,3}[:=,]"
-                        r"\s{0,3}[\"'\\]*([\w.~+/=-]{16,2000})", plausible, ASSIGNED),
+                        r"\s{0,3}[\"'\\]*([\w.~+/=-]{16,2000})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
     Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, (r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
     Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\]{1,60}:([^\0- \"'\\]{6,200})", plausible,
          tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
@@ -10776,21 +11205,22 @@ RULES = (
                         r"|\w{0,20}(?:token|key|secret|password))=([\w.~%+/-]{16,2000})", plausible,
          ASSIGNED + (r"(?i)sig(?:nature)?=[\w.~%+/-]{16}",)),
     Rule("env-assign", r"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIALS?)"
-                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, ASSIGNED),
+                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS),
     Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=])\s{{0,4}}"
-                        r"[bf(]?\\*[\"']([^\0- \"'\\]{8,500})", plausible, ASSIGNED),
+                        r"[bf(]?\\*[\"']([^\0- \"'\\]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
     Rule("plain-assign", rf"(?i){SECRET_WORD}\s{{0,4}}[:=]\s{{0,4}}([\w+/=~!@#%^*-]{{10,200}}+)(?=$|[\s,;\"'\\<])",
-         plausible, ASSIGNED),
+         plausible, ASSIGNED, ASSIGNED_WORDS, 11),
     Rule("xml-assign", rf"(?i){SECRET_WORD}[\"'\\]*(?: value=[\"'\\]*|\s{{0,2}}>\s{{0,4}}(?:<string>)?)"
-                       r"([^\0- <>\"'\\]{8,500})", plausible, ASSIGNED),
+                       r"([^\0- <>\"'\\]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
 )
+WORDS = {word: re.compile(rf"{word}(?=\w{{0,12}}+[^\w:=>,]{{0,24}}+(?:value)?[:=>,])") for rule in RULES for word in rule.words}
 ENV_VALUE = "env-value"
 ENV_RULES = ("env-assign", "plain-assign")      # what strip_env_vars switches, beside the values
 HOME = "home"
 
 
 class Scanner(NamedTuple):
-    """The rules as compiled for one Privacy: (name, pattern, group, check) in order of
+    """The rules as compiled for one Privacy: (name, pattern, group, check, words, near) in order of
     precedence, the patterns of home folders, and the hints as (byte pattern, names)."""
     rules: tuple
     homes: tuple
@@ -10817,11 +11247,28 @@ def scanner_for(privacy):
             hints.setdefault(hint, set()).add(HOME)
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
     return Scanner(
-        tuple((name, pattern, min(1, pattern.groups), rule.check) for (name, pattern), rule in zip(compiled, rules)),
+        tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
+              for (name, pattern), rule in zip(compiled, rules)),
         home_patterns(privacy.homes),
-        tuple((re.compile(hint.encode()), names) for hint, names in hints.items() if not hint.startswith("(?i)")),
+        tuple(merged_hints({hint: names for hint, names in hints.items() if not hint.startswith("(?i)")})),
         tuple((re.compile(hint[4:].encode()), names) for hint, names in hints.items() if hint.startswith("(?i)")),
         frozenset(name for names in hints.values() for name in names))
+
+
+def merged_hints(hints):
+    """(byte pattern, names) of hints, with those as one pattern that are found faster together: where their
+    first letters hold the same rare character, or begin with the same capital, which then is looked for."""
+    groups = {}
+    for hint, names in hints.items():
+        head = re.match(r"(?:[A-Za-z0-9_/:-]|\\\.)*(?![?*+{])", hint)[0]
+        rare = re.match(r".*([_/:-]|\\\.)", head) or re.match("([A-Z])", head)
+        if HOME in names or not rare:
+            yield re.compile(hint.encode()), names
+        else:
+            groups.setdefault(rare[1], []).append((f"(?<={rare[0]}){hint[rare.end():]}", names))
+    for start, members in groups.items():
+        pattern = f"{start}(?:{'|'.join(hint for hint, _ in members)})"
+        yield re.compile(pattern.encode()), set().union(*(names for _, names in members))
 
 
 def json_inside(text):
@@ -10898,7 +11345,7 @@ def dashed(parts):
 
 def home_hints(homes):
     """Byte patterns of which every line with a home folder has one."""
-    hints = ["/home/", "/Users/", r"Users[\\/]", "-home-", "-Users-"]
+    hints = ["/home/", r"Users[\\/]", "-home-", "-Users-"]
     for parts in home_parts(homes):
         names = [re.escape(json_inside(part)) for part in parts]
         hints += [r"[\\/]{1,8}".join(names), re.escape(dashed(parts))] if len(names) > 1 else ["/" + names[0]]
@@ -10949,6 +11396,15 @@ class Redactor:
         self._withheld = {}                 # call id -> why its result is withheld
         for (rule, _), number in self.memory.items():
             self._numbers[rule] = max(self._numbers[rule], number)
+
+    @property
+    def progress(self):
+        """What must be known, beside `memory`, to clean the rest of a session another time."""
+        return Counter(self.counts), dict(self._withheld)
+
+    @progress.setter
+    def progress(self, state):
+        self.counts, self._withheld = state
 
     def clean(self, events):
         """Yield (event, encoded line) for each event, in order, with everything taken out."""
@@ -11103,9 +11559,9 @@ def found_secrets(text, rules):
     """The secrets in a text as (start, end, rule, secret), in order and apart from each other.
 
     Where matches overlap, all of them is masked and the first rule of the table names it."""
-    found = []
-    for order, (name, pattern, group, check) in enumerate(rules):
-        for match in pattern.finditer(text):
+    found, places = [], word_places(text) if any(words for *_, words, _ in rules) else None
+    for order, (name, pattern, group, check, words, near) in enumerate(rules):
+        for match in matches_near(pattern, text, [places[word] for word in words], near) if words and places else pattern.finditer(text):
             secret = match[group]
             start, end = match.span(group)
             if secret and MASKED not in secret and not text.endswith(MASKED, 0, start) and check(secret):
@@ -11118,6 +11574,30 @@ def found_secrets(text, rules):
         else:
             merged.append(one)
     return [(start, end, name, secret) for start, end, _, name, secret in merged]
+
+
+def word_places(text):
+    """{word: where it stands in a text before a sign that assigns}, or None where that is so often
+    that searching all of the text is faster."""
+    lower = text.lower()
+    if len(lower) != len(text):         # a few letters become two
+        return None
+    found = {word: [match.start() for match in pattern.finditer(lower)] for word, pattern in WORDS.items()}
+    if sum(map(len, found.values())) * 200 > len(text) + 2000:
+        return None
+    return found
+
+
+def matches_near(pattern, text, places, near):
+    """What pattern.finditer gives, tried only up to `near` characters before the places."""
+    end = 0
+    for place in sorted(itertools.chain.from_iterable(places)):
+        for start in range(max(end, place - near), place + 1):
+            match = pattern.match(text, start)
+            if match:
+                yield match
+                end = match.end()
+                break
 
 
 # --- Redacting a stream -------------------------------------------------------------
@@ -11246,6 +11726,25 @@ CREATE TABLE masks (
 ) WITHOUT ROWID;
 """
 
+# Where to go on in sources that only grow; nothing is lost with them.
+SNAPSHOTS = """
+CREATE TABLE IF NOT EXISTS snapshots (
+    tool        TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    made_with   TEXT NOT NULL,          -- program and privacy rules of that time
+    acked_chain BLOB,                   -- the server's state, to which the events before the snapshot belong
+    state_id    INTEGER NOT NULL,
+    PRIMARY KEY (tool, key)
+) WITHOUT ROWID;
+
+-- Apart, as they are long and stay when only acked_chain changes.
+CREATE TABLE IF NOT EXISTS snapshot_states (id INTEGER PRIMARY KEY AUTOINCREMENT, made_at REAL NOT NULL, size INTEGER NOT NULL,
+                                            state BLOB NOT NULL);
+CREATE TRIGGER IF NOT EXISTS snapshot_gone AFTER DELETE ON snapshots BEGIN
+    DELETE FROM snapshot_states WHERE id = old.state_id;
+END;
+"""
+
 
 class CacheRefused(Exception):
     """A local.db that is not ours to write: a sentence."""
@@ -11302,6 +11801,7 @@ def open_cache(path):
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     os.chmod(path, 0o600)
     cache = Cache(path)
+    cache.db.executescript(SNAPSHOTS)
     if state == "empty":
         cache.db.executescript(f"BEGIN;{SCHEMA}; INSERT INTO meta VALUES ('version', '{SCHEMA_VERSION}'); COMMIT;")
     return cache
@@ -11495,6 +11995,7 @@ class Draft(NamedTuple):
     redactions: dict
     bad_lines: int
     unknown: dict
+    snapshot: bytes | None      # from where to go on, see store_snapshot
 
     @property
     def id(self):
@@ -11523,29 +12024,79 @@ def known_chains(acked):
     return chains | {acked["acked_count"]: acked["acked_chain"]}
 
 
-def read_session(session, redactor, known, folder, facts_of):
+class Tally(State):
+    """What the events of a session have come to so far."""
+
+    def __init__(self):
+        self.count = 0
+        self.chain = CHAIN_START
+        self.checkpoints = bytearray()
+        self.stats = empty_stats()
+
+    def add(self, event, line):
+        self.count += 1
+        self.chain = next_chain(self.chain, line)
+        add_to_stats(self.stats, event)
+        if is_checkpoint(self.count):
+            self.checkpoints += self.chain
+
+
+def read_session(session, redactor, known, folder, facts_of, tally=None, wanted=lambda session: False):
     """Use up a session's events and return its Draft.  `facts_of(session)` gives project_facts.
 
     Only lines behind the last event that the server has (`known`) stay in the spool, so
-    that memory and disk follow what is new."""
-    chain, checkpoints, stats, base = CHAIN_START, bytearray(), empty_stats(), (0, CHAIN_START)
+    that memory and disk follow what is new.  Where reading goes on from a snapshot, `tally`
+    is its; `wanted(session)` tells whether to make another one."""
+    tally = tally or Tally()
+    base, snapshot = (tally.count, tally.chain), None
     spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY, dir=folder)
-    for count, (event, line) in enumerate(redactor.clean(session.events), 1):
-        line = line if len(line) <= LONGEST_EVENT else hail_line(shortened(event))
-        chain = next_chain(chain, line)
-        add_to_stats(stats, event)
-        if is_checkpoint(count):
-            checkpoints += chain
-        if known.get(count) == chain:
-            base = count, chain
-            spool.seek(0)
-            spool.truncate()
-        else:
-            spool.write(line)
+    settled, ending = session.parts or (session.events, ())
+    for part in (settled, ending):
+        for event, line in redactor.clean(part):
+            line = line if len(line) <= LONGEST_EVENT else hail_line(shortened(event))
+            tally.add(event, line)
+            if known.get(tally.count) == tally.chain:
+                base = tally.count, tally.chain
+                spool.seek(0)
+                spool.truncate()
+            else:
+                spool.write(line)
+        if part is settled and session.state and wanted(session):
+            snapshot = store_snapshot(session.state, tally, redactor)
     facts = facts_of(session)
-    header = header_of(session, stats, facts, redactor)
-    return Draft(header, stats, chain, bytes(checkpoints), *base, spool, facts,
-                 dict(redactor.counts), session.bad_lines, session.unknown)
+    header = header_of(session, tally.stats, facts, redactor)
+    return Draft(header, tally.stats, tally.chain, bytes(tally.checkpoints), *base, spool, facts,
+                 dict(redactor.counts), session.bad_lines, session.unknown, snapshot)
+
+
+def store_snapshot(state, tally, redactor):
+    """What a parser, the tally and the redactor know, as bytes; None where the file has gone or a
+    value is too deep."""
+    try:
+        state.file.seal()
+        return pickle.dumps((state, tally, redactor.progress), pickle.HIGHEST_PROTOCOL)
+    except (OSError, RecursionError):
+        return None
+
+
+def load_snapshot(data):
+    """(state, tally, redactor's progress), or None of bytes that this program did not make."""
+    try:
+        return StateReader(io.BytesIO(data)).load()
+    except Exception:               # damaged bytes may raise anything
+        return None
+
+
+class StateReader(pickle.Unpickler):
+    """Reads snapshots: nothing but State and plain values, as pickles else may run anything."""
+
+    def find_class(self, module, name):
+        found = globals().get(name)
+        if (module, name) == ("collections", "Counter"):
+            return Counter
+        if module == __name__ and isinstance(found, type) and issubclass(found, State):
+            return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no State")
 
 
 LONGEST_EVENT = 8 << 20         # bytes; servers refuse a whole session for one line that is too long
@@ -11823,6 +12374,20 @@ def backoff(attempts, quick):
 HOT = 3600                      # a file that changed within the last hour is looked at every second
 COLD_TURN = 300                 # all others in turn within five minutes
 RETRY_SOURCE = 60               # seconds until a source that could not be read is tried again
+SNAPSHOT_FROM = 256 << 10       # bytes from which on a source that grows is not read whole every time
+SNAPSHOT_AFTER = 64 << 10       # bytes that are read again and again before there is a new snapshot
+SNAPSHOT_AGE = 86400            # seconds; what has not changed for so long is done, and its snapshot goes after seven times that
+SNAPSHOTS_SIZE = 64 << 20       # bytes of all snapshots together
+
+
+class Snapshot(NamedTuple):
+    """Where reading goes on in a source that has grown."""
+    state: State                # the parser's
+    tally: Tally
+    progress: tuple             # the redactor's
+    offset: int                 # so much of the source was read
+    size: int                   # of the snapshot, bytes
+    acked: bool                 # whether the server has all events before it
 
 
 class Daemon:
@@ -11856,6 +12421,8 @@ class Daemon:
         self.privacy = privacy_of(settings, self.env, self.paths.home, salt.encode())
         rules = json.dumps([PARSER_VERSION, settings["privacy"]], sort_keys=True)
         self.made_with = sha256(rules.encode()).hexdigest()[:16]
+        program = sha256(read_head(__file__, 1 << 30)).hexdigest()
+        self.snapshots_with = sha256(f"{program} {self.made_with} {self.privacy}".encode()).hexdigest()
         self.watched = {}               # (tool, key) -> Watched
         self.changed = {}               # those that wait to be collected
         self.hot = {}                   # those that changed lately
@@ -12010,10 +12577,10 @@ class Daemon:
         self.changed.pop(watched.name, None)
         watched.waiting_since = None
         started, mark = self.clock(), fingerprint(watched.source, watched.states)
-        problem, seen = None, set()
+        problem, seen, snapshot = None, set(), None
         try:
-            for session in watched.tool.parse(watched.source):
-                if self.is_unchanged(watched, session) or self.take(watched, session):
+            for session, snapshot in self.sessions(watched):
+                if self.is_unchanged(watched, session) or self.take(watched, session, snapshot):
                     seen.add(session.session_id)
                     self.stamps[watched.name, session.tool, session.session_id] = session.stamp
         except (OSError, sqlite3.OperationalError) as error:
@@ -12025,6 +12592,10 @@ class Daemon:
         except Exception as error:
             log.exception("%s cannot be read; it is tried again when it changes.", watched.source.path)
             self.failed.add(watched.name)
+            self.cache.batch([(FORGET_SNAPSHOT, watched.name)])
+            if snapshot:                # read whole, it may go well
+                self.changed[watched.name] = watched
+                return
             problem = repr(error)
         watched.cost = self.clock() - started
         self.progress.count(watched.size)
@@ -12041,20 +12612,73 @@ class Daemon:
         return (session.stamp is not None and self.stamps.get((watched.name, *name)) == session.stamp
                 and not self.cache.first("SELECT 1 FROM outbox WHERE tool = ? AND id = ?", name))
 
-    def take(self, watched, session):
+    def sessions(self, watched):
+        """Yield (session, snapshot that it goes on from or None) of all in a source."""
+        snapshot = self.snapshot_of(watched)
+        session = snapshot and watched.tool.resume(watched.source, snapshot.state)
+        if session:
+            yield session, snapshot
+        else:
+            yield from ((session, None) for session in watched.tool.parse(watched.source))
+
+    def snapshot_of(self, watched):
+        """The Snapshot of a source, if the program, its settings and what the server has are still the same."""
+        row = self.cache.first("""
+            SELECT p.acked_chain, t.state FROM snapshots p JOIN snapshot_states t ON t.id = p.state_id
+             WHERE p.tool = ? AND p.key = ? AND p.made_with = ?
+        """, [*watched.name, self.snapshots_with])
+        loaded = row and load_snapshot(row["state"])
+        if not loaded:
+            return None
+        state, tally, progress = loaded
+        acked = self.session_row((state.session.tool, state.session.session_id))
+        # A session that the server does not have is sent whole.
+        if not acked or acked["acked_chain"] != row["acked_chain"] or not row["acked_chain"] and self.may_send:
+            return None
+        return Snapshot(state, tally, progress, state.file.offset, len(row["state"]), bool(row["acked_chain"]))
+
+    def take(self, watched, session, snapshot):
         """Read one session, keep what local.db keeps, and send what the server lacks.  False if it is not wanted."""
         name = session.tool, session.session_id
         acked = self.session_row(name)
         redactor = Redactor(self.privacy, self.mask_memory(name))
+        if snapshot:
+            redactor.progress = snapshot.progress
         draft = read_session(session, redactor, known_chains(acked), self.paths.data,
-                             lambda session: project_facts(session, watched.source.path, self.ask_git))
+                             lambda session: project_facts(session, watched.source.path, self.ask_git),
+                             snapshot and snapshot.tally, lambda session: self.wants_snapshot(watched, session, snapshot))
         with draft.spool:
             if not self.is_wanted(draft, acked, watched.source):
                 return False
             self.record(name, draft, acked, watched.source, redactor.new_masks)
-            if self.may_send:
+            if self.may_send and (not snapshot or snapshot.acked):
                 self.send(name, draft)
+        self.keep_snapshot(watched, name, draft, snapshot)
         return True
+
+    def wants_snapshot(self, watched, session, snapshot):
+        """Whether a session is long and alive, and has grown enough that a new snapshot is worth its writing."""
+        offset = session.state.file.offset
+        grown = offset - snapshot.offset if snapshot else offset
+        return (offset >= SNAPSHOT_FROM and self.wall() - watched.mtime < SNAPSHOT_AGE
+                and grown >= max(SNAPSHOT_AFTER, snapshot.size // 16 if snapshot else 0))
+
+    def keep_snapshot(self, watched, name, draft, before):
+        """Store a draft's snapshot, unless the server still lacks what lies before it."""
+        acked = self.session_row(name)["acked_chain"]
+        if acked not in (None, draft.chain):
+            return
+        if draft.snapshot:
+            self.cache.batch([
+                (FORGET_SNAPSHOT, watched.name),
+                ("INSERT INTO snapshot_states (made_at, size, state) VALUES (?, ?, ?)",
+                 [self.wall(), len(draft.snapshot), draft.snapshot]),
+                ("INSERT INTO snapshots VALUES (?, ?, ?, ?, last_insert_rowid())", [*watched.name, self.snapshots_with, acked]),
+                (FORGET_OLD_SNAPSHOTS, [self.wall() - 7 * SNAPSHOT_AGE, SNAPSHOTS_SIZE])])
+        elif before:
+            self.cache.batch([("UPDATE snapshots SET acked_chain = ? WHERE tool = ? AND key = ?", [acked, *watched.name])])
+        else:
+            self.cache.batch([(FORGET_SNAPSHOT, watched.name)])
 
     def session_row(self, name):
         return self.cache.first("SELECT * FROM sessions WHERE tool = ? AND id = ?", name)
@@ -12347,6 +12971,11 @@ REACTIONS = {
 # The same where only what is new was sent.
 DELTA_REACTIONS = {409: Daemon.rebase, **dict.fromkeys((400, 404, 405, 413, 415, 422), Daemon.send_whole)}
 
+FORGET_SNAPSHOT = "DELETE FROM snapshots WHERE tool = ? AND key = ?"
+FORGET_OLD_SNAPSHOTS = """
+    DELETE FROM snapshots WHERE state_id IN (
+        SELECT id FROM (SELECT id, made_at, sum(size) OVER (ORDER BY id DESC) AS total FROM snapshot_states)
+         WHERE made_at < ? OR total > ?)"""
 PARK_MISSING = """
     UPDATE outbox SET parked_for = ?, problem = ?
      WHERE tool = ? AND id IN (SELECT id FROM sessions WHERE tool = ? AND source_key = ?)
@@ -12484,7 +13113,7 @@ def arguments():
     login.add_argument("--invite", help="an invitation code, or the server's set-up token")
     command(status_command, "status", "what was collected, what waits, what was rejected").add_argument(
         "--json", action="store_true", help="for programs")
-    command(tools_command, "tools", "the tools that are known, and where their sessions are looked for")
+    command(tools_command, "tools", "the tools that are known, and what there is of them on this machine")
     parse = command(parse_command, "parse", "print the sessions of a file as HAIL, redacted")
     parse.add_argument("file", metavar="FILE")
     parse.add_argument("--tool", help="read it as this tool's (else it is recognised)")
@@ -12547,8 +13176,18 @@ def run_command(options):
     if not daemon.server.configured:
         log.info("No server is set: sessions are collected into %s and stay there. See `daemon.py login`.",
                  daemon.paths.database)
+    say_what_is_off(daemon)
     with lock:
         daemon.run()
+
+
+def say_what_is_off(daemon):
+    """Name each tool that has sessions here while its watcher is off."""
+    for tool in TOOLS.values():
+        setting = switched_off_by(daemon.settings, tool.name) or ""
+        roots = tool.roots(daemon.tool_env, daemon.paths.home) if setting.startswith("watchers.") else ()
+        if any(os.path.exists(root) and any(True for _ in tool_sources(tool, Path(root))) for root in roots):
+            log.info("%s has sessions on this machine that are not collected, as %s is false.", tool.title, setting)
 
 
 def once_command(options):
@@ -12579,7 +13218,25 @@ def summary(daemon):
     read, waiting = daemon.cache.first("SELECT count(*), (SELECT count(*) FROM outbox) FROM sessions")
     sent = f"{daemon.progress.sent} sent, {waiting} not sent" if daemon.server.configured else "no server is set"
     failed = f", {len(daemon.failed)} sources could not be read" if daemon.failed else ""
-    return f"{read} sessions known, {sent}{failed}."
+    return f"{read} sessions known, {sent}{failed}{left_out(daemon)}."
+
+
+def left_out(daemon):
+    """What `once` gave no session for: files of tools without one of their own and, below given paths, other files."""
+    held = {tuple(row) for row in daemon.cache.execute("SELECT DISTINCT tool, source_key FROM sessions")}
+    empty = len(daemon.watched.keys() - held - daemon.failed)
+    others = files_of_no_source(daemon)
+    for path in others:
+        log.debug("%s is no session of a tool.", path)
+    return (f", {empty} sources hold no session of their own" if empty else "") + (
+        f", {len(others)} other files" if others else "")
+
+
+def files_of_no_source(daemon):
+    """The files below the paths of `once` that no source took, as texts."""
+    taken = {os.fspath(path) for watched in daemon.watched.values() for path in watched.source.files}
+    return [path for root in daemon.custom_roots or () for path in files_of(root)
+            if path not in taken and not any(os.fspath(folder) in taken for folder in Path(path).parents)]
 
 
 def login_command(options):
@@ -12650,8 +13307,10 @@ def cache_status(cache):
     """What local.db says: counts by tool, what waits, what was rejected, what was masked."""
     sessions = cache.execute("SELECT tool, sync_status, redactions, unknown_types, bad_lines FROM sessions").fetchall()
     tools = {}
+    for row in cache.execute(EMPTY_SOURCES):
+        tools[row["tool"]] = {"sessions": 0, "synced": 0, "bad_lines": 0, "empty": row["number"]}
     for row in sessions:
-        counts = tools.setdefault(row["tool"], {"sessions": 0, "synced": 0, "bad_lines": 0})
+        counts = tools.setdefault(row["tool"], {"sessions": 0, "synced": 0, "bad_lines": 0, "empty": 0})
         counts["sessions"] += 1
         counts["synced"] += row["sync_status"] == "synced"
         counts["bad_lines"] += row["bad_lines"]
@@ -12665,6 +13324,13 @@ def cache_status(cache):
             "pulled": cache.first("SELECT count(*) FROM pulled")[0]}
 
 
+EMPTY_SOURCES = """
+    SELECT tool, count(*) AS number FROM sources s
+     WHERE problem IS NULL
+       AND NOT EXISTS (SELECT 1 FROM sessions WHERE tool = s.tool AND source_key = s.key)
+     GROUP BY tool"""
+
+
 def added_up(counts):
     """The sum of JSON objects of counts."""
     return dict(sum((Counter(json.loads(text)) for text in counts), Counter()).most_common())
@@ -12674,8 +13340,10 @@ def status_text(known):
     server = f"{known['server']} (team {known['team_id'] or 'the only one'})" if known["server"] else "none: nothing is sent"
     lines = [f"server      {server}", f"daemon      {'running' if known['running'] else 'not running'}",
              f"publish_on  {known['publish_on']}", f"database    {known['database']}", ""]
-    lines += [f"{tool:<14}{counts['sessions']:>6} sessions, {counts['synced']} sent" + (
-        f", {counts['bad_lines']} damaged lines" if counts["bad_lines"] else "") for tool, counts in known["tools"].items()]
+    for tool, counts in sorted(known["tools"].items()):
+        more = ((counts["bad_lines"], "damaged lines"), (counts["empty"], "sources without a session of their own"))
+        lines.append(f"{tool:<14}{counts['sessions']:>6} sessions, {counts['synced']} sent"
+                     + "".join(f", {number} {what}" for number, what in more if number))
     for title in ("redactions", "unknown_types"):
         if known[title]:
             lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in known[title].items()))
@@ -12687,12 +13355,38 @@ def status_text(known):
 
 def tools_command(options):
     paths = find_paths(os.environ, options.home)
-    settings = load_settings(paths, os.environ)
+    settings, env = load_settings(paths, os.environ), {} if options.home else os.environ
+    known = known_sessions(paths.database)
+    rows = [("TOOL", "NAME", "STATE", "SESSIONS", "LAST CHANGE (UTC)", "FORMATS SEEN", "PLACES")]
     for tool in TOOLS.values():
-        print(f"{tool.name:<14}{tool.title}{'' if collects(settings, tool.name) else '  (off)'}")
-        for root in tool.roots({} if options.home else os.environ, paths.home):
-            print(f"              {root}{'' if os.path.exists(root) else '  (not there)'}")
+        setting, (count, last) = switched_off_by(settings, tool.name), known.get(tool.name, (0, ""))
+        first, *others = [str(root) for root in tool.roots(env, paths.home) if os.path.exists(root)] or [
+            tool.where if tool.where == BY_IMPORT else "not on this machine"]
+        rows.append((tool.title, tool.name, f"off by {setting}" if setting else "on", str(count),
+                     last[:16].replace("T", " "), tool.seen, first))
+        rows += [("",) * 6 + (other,) for other in others]
+    print(lined_up(rows))
     return EXIT_OK
+
+
+def known_sessions(path):
+    """{tool: (sessions, time of the newest)} of local.db, {} where there is none."""
+    if not path.exists():
+        return {}
+    rows = open_cache(path).execute("SELECT tool, count(*), max(updated_at) FROM sessions GROUP BY tool")
+    return {tool: (count, last) for tool, count, last in rows}
+
+
+def lined_up(rows):
+    """The lines of a table, each column but the last as wide as its widest cell on the screen."""
+    widths = [max(map(columns_of, column)) for column in list(zip(*rows))[:-1]]
+    return "\n".join("  ".join([*(cell + " " * (width - columns_of(cell)) for cell, width in zip(row, widths)), row[-1]])
+                     for row in rows)
+
+
+def columns_of(text):
+    """How many columns of a terminal a text takes: two for each wide character."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
 
 
 def parse_command(options):

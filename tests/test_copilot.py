@@ -288,6 +288,13 @@ class Chats(VscodeTest):
         for path in (self.chat(), self.chat(self.request("  ")), self.log()):
             self.assertEqual(self.sessions(path), [])
 
+    def test_several_requests_alternate_under_the_given_title(self):  # O43
+        asked = [self.request(text, {"value": f"{text}!"}) for text in ("one", "two")]
+        session, events = self.read(self.chat(*asked, customTitle="Mine"))
+        self.assertEqual(session.title, "Mine")
+        self.assertEqual(kinds(events), ["UserMessage", "AgentMessage"] * 2)
+        self.assertEqual(texts(events), ["one", "one!", "two", "two!"])
+
     def test_the_folder_comes_from_the_workspace(self):  # O45
         for facts, cwd in (({"folder": "file:///home/ada/a%20b"}, "/home/ada/a b"), ({"folder": "file:///c%3A/x"}, "c:/x"),
                            ({"workspace": "file:///home/ada/all.code-workspace"}, "/home/ada"),

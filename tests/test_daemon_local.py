@@ -188,11 +188,6 @@ class Commands(Alone):
         self.assertNotIn(secret, done.stdout)
         self.assertTrue(done.stdout.startswith("one\nkey [REDACTED:"))
 
-    def test_tools_names_every_tool_and_its_places(self):
-        said = self.laptop.command("tools").stdout
-        self.assertIn("Claude Code", said)
-        self.assertIn(str(self.laptop.home / ".codex"), said)
-
     def test_a_given_home_holds_everything(self):
         other = Laptop()
         self.addCleanup(other.remove)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import daemon
 import opensession
+import readme_tools
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGES = ("README.md", "README.ko.md")
@@ -71,12 +72,19 @@ class TheReadmeIsRight(unittest.TestCase):
                 table = table_of(name, "`run`")
                 self.assertEqual({code(row[0]).split()[0] for row in table}, commands())
 
-    def test_the_tool_table_has_every_tool(self):
-        known = {tool.name: tool.title for tool in daemon.TOOLS.values()}
+    def test_the_tool_table_is_what_the_registry_says(self):
         for name in LANGUAGES:
             with self.subTest(name):
-                table = next(rows for rows in tables(name) if any(code(row[1]) == "codex" for row in rows))
-                self.assertEqual({code(row[1]): row[0] for row in table}, known)
+                self.assertEqual(readme_tools.with_table(name), (ROOT / name).read_text("utf-8"))
+
+    def test_the_tool_table_says_the_same_in_both_languages(self):
+        english, korean = (re.findall("`[^`]*`", readme_tools.table(name).replace("`import` ", "")) for name in LANGUAGES)
+        self.assertEqual(english, korean)
+
+    def test_every_word_of_the_korean_tool_table_is_korean_or_a_name(self):
+        names = {word.strip("()") for tool in daemon.TOOLS.values() for word in tool.title.split()} | {"JSON"}
+        text = re.sub("`[^`]*`", "", readme_tools.table("README.ko.md"))
+        self.assertEqual(set(re.findall(r"(?<![\w.])[A-Za-z][A-Za-z.-]*", text)) - names, set())
 
     def test_the_page_knows_every_tool(self):
         listed = (ROOT / "static" / "tools.js").read_text("utf-8")
