@@ -28,6 +28,12 @@ screenshots: .venv/tests      ## the page's main states into screenshots/, one o
 	$(PY) tests/browser/screenshots.py screenshots
 	cp screenshots/readme.png docs/session.png
 
+golden:                       ## write the HAIL of the small homes in tests/fixtures/homes anew; read the difference
+	$(PYTHON) tests/homes.py
+
+readme:                       ## write the READMEs' tables of tools anew
+	$(PYTHON) tests/readme_tools.py
+
 clean:                        ## remove what the targets above made, except ./data
 	rm -rf .venv .hypothesis .pytest_cache screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -42,4 +48,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow browser screenshots clean
+.PHONY: help run demo test slow browser screenshots golden readme clean
