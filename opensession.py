@@ -493,6 +493,57 @@ KIND_NUMBERS = {kind: number for number, kind in enumerate(EVENT_KINDS)}
 FLAG_ERROR, FLAG_TASK = 1, 2
 
 
+# The outline beside the body: one turn a prompt, with what happened until the next one.  A block
+# keeps its turns as lists in this order; the first has no event_id where it goes on with a turn of
+# the block before, or where the session has no prompt yet.
+TURN = ("ordinal", "event_id", "at", "text", "last", "events", "steps", "edits", "errors",
+        "input", "output", "input_total", "output_total")
+TURN_SUMS = ("events", "steps", "edits", "errors", "input", "output")
+TURN_TEXT = 200
+EDITS = {"FileEdit", "FileCreate", "FileDelete"}
+STEPS = EDITS | {"ToolCall", "FileRead", "CodeSearch", "FileSearch", "ShellCommand", "ImageGenerate", "VideoGenerate",
+                 "AudioGenerate", "WebSearch", "WebFetch"}
+
+
+def add_to_turns(turns, event, ordinal):
+    """Count one event in the last turn, or begin a turn with it.  What a sub-agent is told is no prompt."""
+    kind, _ = event_kind(event)
+    is_prompt = kind == "UserMessage" and not event.get("task_id")
+    if is_prompt or not turns:
+        turns.append(dict.fromkeys(TURN, 0) | {
+            "ordinal": ordinal, "event_id": event["event_id"] if is_prompt else None, "at": event["timestamp"],
+            "text": " ".join(event_texts(event)[:5000].split())[:TURN_TEXT] if is_prompt else ""})
+    turn, attributes = turns[-1], event.get("attributes") or {}
+    turn["last"] = event["timestamp"]
+    turn["events"] += 1
+    turn["steps"] += kind in STEPS
+    turn["edits"] += kind in EDITS
+    turn["errors"] += is_error(event)
+    for name in ("input", "output"):
+        turn[name] += whole(attributes.get(f"{name}_tokens"))
+        turn[f"{name}_total"] = max(turn[f"{name}_total"], whole(attributes.get(f"{name}_tokens_total")))
+
+
+def merge_turns(first, second):
+    """The turns of two neighbouring runs of events, as one list."""
+    if not (first and second) or second[0]["event_id"] is not None:
+        return first + second
+    before, after = first[-1], second[0]
+    joined = {**before, "last": after["last"], **{name: before[name] + after[name] for name in TURN_SUMS},
+              **{name: max(before[name], after[name]) for name in ("input_total", "output_total")}}
+    return [*first[:-1], joined, *second[1:]]
+
+
+def turns_text(turns):
+    """Turns as a block row has them."""
+    return json_text([list(turn.values()) for turn in turns])
+
+
+def turns_of(text):
+    """Turns from a block row."""
+    return [dict(zip(TURN, values)) for values in json.loads(text)]
+
+
 class BodyWriter:
     """Writes event lines as blocks and counts as it goes.
 
@@ -513,11 +564,13 @@ class BodyWriter:
     def _open_block(self):
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
         self._stats = empty_stats()
+        self._turns = []
         self._marks = bytearray()
         self._raw = self._compressed = 0
 
     def add(self, event, line):
         """Append one checked event; `line` is what is stored, with its line end."""
+        add_to_turns(self._turns, event, self.ordinal + self._stats["events"])
         add_to_stats(self._stats, event)
         self._marks += mark(event, line)
         self._raw += len(line)
@@ -536,7 +589,7 @@ class BodyWriter:
             "first_ordinal": self.ordinal, "event_count": count,
             "raw_offset": self.raw_offset, "raw_bytes": self._raw,
             "file_offset": self.file_offset, "file_bytes": self._compressed,
-            "chain": self.chain.hex(), "stats": self._stats, "marks": bytes(self._marks)})
+            "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks)})
         self.ordinal += count
         self.raw_offset += self._raw
         self.file_offset += self._compressed
@@ -564,7 +617,8 @@ def join_small_block(last, blocks):
     first = blocks[0]
     joined = {**first, **{key: last[key] for key in ("first_ordinal", "raw_offset", "file_offset")},
               **{key: last[key] + first[key] for key in ("event_count", "raw_bytes", "file_bytes", "marks")},
-              "stats": merge_stats(last["stats"], first["stats"])}
+              "stats": merge_stats(last["stats"], first["stats"]),
+              "turns": turns_text(merge_turns(turns_of(last["turns"]), turns_of(first["turns"])))}
     return [joined, *blocks[1:]]
 
 
@@ -1152,9 +1206,11 @@ def conflict_is(status, sentence):
 
 
 def cached_answer(answer):
-    """An answer that the browser may keep until it changes."""
-    cached(sha256(json_text(answer).encode()).hexdigest()[:32])
-    return answer
+    """An answer, a dict or its JSON text, that the browser may keep until it changes."""
+    text = answer if isinstance(answer, str) else json_text(answer)
+    cached(sha256(text.encode()).hexdigest()[:32])
+    response.content_type = "application/json"
+    return text
 
 
 def cached(tag):
@@ -1785,7 +1841,7 @@ def insert_session(db, user, team_id, header, file, writer):
 
 def update_header(db, user, known, header):
     """The content is the same; what the header says may have changed."""
-    columns = header_columns(header, json.loads(known["stats"]))
+    columns = header_columns(header, json.loads(known["stats"]), known["own_title"])
     if all(known[name] == value for name, value in columns.items() if name != "uploaded_at"):
         return upload_answer("unchanged", known)
     write_columns(db, user, known, columns, [])
@@ -1798,7 +1854,7 @@ def replace_body(db, user, known, header, file, kept, blocks):
     `kept` are blocks whose bytes were copied, `blocks` the new ones.  Returns the columns; raises Conflict."""
     revision = known["revision"] + 1
     columns = {"revision": revision, "body": body_name(known["id"], revision),
-               **header_columns(header, fold_stats(kept + blocks)), **extent_columns(kept + blocks)}
+               **header_columns(header, fold_stats(kept + blocks), known["own_title"]), **extent_columns(kept + blocks)}
     with published_body(db, file, columns["body"]):
         first = sum(block["event_count"] for block in kept)
         write_columns(db, user, known, columns, [
@@ -1826,8 +1882,7 @@ def write_columns(db, user, known, columns, statements):
     """Change a session's row and blocks, if it still is what we read and its uploader still belongs.  Raises Conflict."""
     identity = [known["user_id"], known["tool"], known["hail_id"]]
     db.batch([
-        must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND revision = ? AND chain = ? AND body = ?)",
-             known["id"], known["revision"], known["chain"], known["body"]),
+        still_the_same(known),
         must(MAY_UPLOAD, known["team_id"], user["id"]),
         RAISE_SYNC,
         (f"UPDATE sessions SET sync_no = {SYNC_NO}, {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
@@ -1835,6 +1890,12 @@ def write_columns(db, user, known, columns, statements):
         *statements,
         *settle_family(known["id"], *identity),
     ])
+
+
+def still_the_same(known):
+    """The condition that nobody changed a session since its row was read."""
+    return must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND revision = ? AND chain = ? AND body = ? AND own_title IS ?)",
+                *(known[name] for name in ("id", "revision", "chain", "body", "own_title")))
 
 
 def upload_answer(status, session):
@@ -1865,11 +1926,11 @@ def extent_columns(blocks):
             "raw_bytes": last["raw_offset"] + last["raw_bytes"], "chain": last["chain"]}
 
 
-def header_columns(header, stats):
-    """The columns that come from a header and from the counts of the events."""
+def header_columns(header, stats, own_title=None):
+    """The columns that come from a header and from the counts of the events.  A title that a person gave stays."""
     agent, context = header["agent"], header["context"]
     attributes = context.get("attributes") or {}
-    title = (context.get("title") or short_title((stats["opening"] or [""])[0]))[:LONGEST_TITLE] or None
+    title = (own_title or context.get("title") or short_title((stats["opening"] or [""])[0]))[:LONGEST_TITLE] or None
     description = (context.get("description") or " ".join(stats["opening"])[:500])[:LONGEST_DESCRIPTION] or None
     tags = ",".join(context.get("tags") or ()) or None
     line = stats_line(stats)
@@ -1910,10 +1971,11 @@ def branch_of(attributes):
 def insert_blocks(session_id, blocks):
     """The statements that put blocks into the index."""
     return [("""INSERT INTO blocks (session_id, first_ordinal, event_count, raw_offset, raw_bytes,
-                                    file_offset, file_bytes, chain, stats, marks)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                                    file_offset, file_bytes, chain, stats, turns, marks)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
              [session_id, block["first_ordinal"], block["event_count"], block["raw_offset"], block["raw_bytes"],
-              block["file_offset"], block["file_bytes"], block["chain"], json_text(block["stats"]), block["marks"]])
+              block["file_offset"], block["file_bytes"], block["chain"], json_text(block["stats"]), block["turns"],
+              block["marks"]])
             for block in blocks]
 
 
@@ -2033,7 +2095,7 @@ def append_tail(db, user, known, start, growth, file):
     writer = BodyWriter(file, known["file_bytes"], last)
     accepted = write_pairs(writer, growth["pairs"])
     stats = merge_stats(json.loads(known["stats"]), fold_stats(writer.blocks))
-    columns = header_columns(growth["header"], stats)
+    columns = header_columns(growth["header"], stats, known["own_title"])
     if writer.blocks:
         append_to_body(known["body"], known["file_bytes"], file)
         columns.update(extent_columns(writer.blocks))
@@ -2122,11 +2184,23 @@ COMPUTED = {
                           AND c.team_id = s.team_id)""",
 }
 SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
+SUMMARY_JSON = "json_object({})".format(", ".join(
+    f"'{name}', " + ("json(iif(s.error_count, 'true', 'false'))" if name == "has_errors" else COMPUTED.get(name, f"s.{name}"))
+    for name in SUMMARY))
 
-SORTS = {"recent": "s.updated_at", "popular": "s.message_count", "longest": "s.duration_seconds"}
+# The teams that the caller (once; NULL for nobody) may read.
+READABLE_TEAMS = """SELECT team_id AS id FROM team_members WHERE user_id = ?
+                    UNION SELECT id FROM teams WHERE is_public"""
+
+# Each filter has an index for each sort, list_<filter>_<sort> in schema.sql, and a count for each value in `facets`;
+# list_all_<sort> is for lists without any.  To add one: its column here, three indexes, its line in the triggers.
+FILTERS = {"tool": "tool", "user_id": "user_id", "project": "project", "model": "agent_model", "branch": "git_branch"}
+SORTS = {"recent": ("updated_at", "id"), "popular": ("message_count", "updated_at", "id"),
+         "longest": ("duration_seconds", "updated_at", "id")}
 TIME_RANGES = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-FILTERS = {"tool": "s.tool = ?", "team_id": "s.team_id = ?", "user_id": "s.user_id = ?", "project": "s.project = ?"}
-COUNTED = 10_000
+COUNTED = 10_000            # a total that no counter knows is counted this far,
+COUNTED_COMBINED = 1_000    # or this far where each session has to be looked at
+FEW = 2_000                 # so many sessions can as well be sorted
 
 
 @app.get("/api/sessions")
@@ -2135,63 +2209,222 @@ def list_sessions(reader, db):
     page, per_page = query_number("page", 1, 1, LARGEST), query_number("per_page", 20, 1, 100)
     if page * per_page > COUNTED:
         raise problem(422, "use cursor to go further than 10,000 sessions", field="page")
-    order = SORTS.get(query("sort"), SORTS["recent"])
-    where, args = list_filter(reader)
-    after, after_args = cursor_filter(order)
-    rows = db.execute(f"""
-        SELECT {SUMMARY_COLUMNS}, {order} AS sort_value
-          FROM sessions s LEFT JOIN users u ON u.id = s.user_id
-         WHERE {where} AND {after}
-         ORDER BY {order} DESC, s.updated_at DESC, s.id DESC
-         LIMIT ? OFFSET ?
-    """, [*args, *after_args, per_page + 1, 0 if after_args else (page - 1) * per_page])
-    total = db.execute(f"SELECT count(*) AS n FROM (SELECT 1 FROM sessions s WHERE {where} LIMIT ?)",
-                       [*args, COUNTED + 1])[0]["n"]
-    answer = {"sessions": [summary(row) for row in rows[:per_page]], "total": min(total, COUNTED),
-              "page": page, "per_page": per_page,
-              "next_cursor": list_cursor(rows[per_page - 1]) if len(rows) > per_page else None}
-    return cached_answer({**answer, "total_is_capped": True} if total > COUNTED else answer)
+    view = list_view(db, reader)
+    sort = query("sort") if query("sort") in SORTS else "recent"
+    cursor = list_cursor(SORTS[sort])
+    skipped = 0 if cursor else (page - 1) * per_page
+    rows = list_rows(db, view, sort, cursor, skipped, per_page + 1)
+    total, capped = list_total(db, view, None if cursor else skipped, rows, per_page)
+    answer = {"total": total, "page": page, "per_page": per_page,
+              "next_cursor": cursor_text(rows[per_page - 1], SORTS[sort]) if len(rows) > per_page else None}
+    if capped:
+        answer["total_is_capped"] = True
+    if query("facets") == "1":
+        answer |= list_facets(db, view)
+    sessions = ",".join(row["json"] for row in rows[:per_page])
+    return cached_answer(f'{{"sessions":[{sessions}],{json_text(answer)[1:]}')
 
 
-def list_filter(reader):
-    """(SQL condition, values) of what a list shows, by the query string."""
-    where, args = [READABLE], [reader and reader["id"]]
-    for name, condition in FILTERS.items():
-        if query(name):
-            where.append(condition)
-            args.append(query(name))
+def list_view(db, reader):
+    """What a list shows, by the query string.
+
+    `teams` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters` are
+    those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
+    more is asked than filters and times."""
+    view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], other=True,
+                           filters={name: query(name) for name in FILTERS if query(name)}, bounds=time_bounds())
+    if query("team_id"):
+        view.teams, view.team_args = f"SELECT id FROM ({READABLE_TEAMS}) WHERE id = ?", [*view.team_args, query("team_id")]
+    where = {f"x.{FILTERS[name]} = ?": value for name, value in view.filters.items()}
+    where |= {f"x.updated_at {sign} ?": value for sign, value in view.bounds.items()}
     if query("search"):
-        where.append("instr(s.search_text, ?)")
-        args.append(fold(query("search")))
-    if query("time_range") in TIME_RANGES:
-        where.append("s.updated_at >= ?")
-        args.append(utc_text(datetime.now(timezone.utc) - TIME_RANGES[query("time_range")]))
+        where["instr(x.search_text, ?)"] = fold(query("search"))
     if query("parent"):
-        where.append("""(s.user_id, s.tool, s.parent_hail_id) =
-                        (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)""")
-        args.append(query("parent"))
+        where["""(x.user_id, x.tool, x.parent_hail_id) =
+                 (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)"""] = query("parent")
     else:
-        where.append("s.listed")
-    return " AND ".join(where), args
+        view.other = bool(query("search"))
+    view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
+    view.counts = filter_counts(db, view)
+    view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
+    return view
 
 
-def list_cursor(row):
-    """Where a page of the list ends, for the client to hand back as it is."""
-    return base64.urlsafe_b64encode(json_text([row["sort_value"], row["updated_at"], row["id"]]).encode()).decode()
+def time_bounds():
+    """{sign: time} of the last activity, by time_range, or by day and tz, the minutes that the caller's clock is ahead of UTC."""
+    if query("day"):
+        start = local_day(query("day"), "day")
+        return {">=": utc_text(start), "<": utc_text(start + timedelta(days=1))}
+    if query("time_range") in TIME_RANGES:
+        return {">=": utc_text(datetime.now(timezone.utc) - TIME_RANGES[query("time_range")])}
+    return {}
 
 
-def cursor_filter(order):
-    """(SQL condition, values) of what stands behind the cursor in the query.  Raises 400."""
-    cursor = query("cursor")
-    if not cursor:
-        return "1", []
+def local_day(text, name):
+    """The moment at which a day, YYYY-MM-DD, begins on the caller's clock.  Raises 400."""
+    clock = timezone(timedelta(minutes=query_number("tz", 0, -1439, 1439)))
     try:
-        values = parse_json(base64.urlsafe_b64decode(cursor), "cursor")
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=clock)
+    except ValueError:
+        day = None
+    if day is None or not 1 < day.year < 9999:
+        raise problem(400, f"{name} is no day", field=name)
+    return day
+
+
+def filter_counts(db, view):
+    """{name: how many sessions} for each filter of a view alone, and for "all"."""
+    pairs = {"all": "", **view.filters}
+    rows = db.execute(f"""
+        SELECT f.name, sum(f.sessions) AS n FROM ({view.teams}) t CROSS JOIN facets f
+         WHERE f.team_id = t.id AND (f.name, f.value) IN (VALUES {", ".join(["(?, ?)"] * len(pairs))})
+         GROUP BY f.name
+    """, [*view.team_args, *itertools.chain(*pairs.items())])
+    return {row["name"]: row["n"] for row in rows}
+
+
+def list_rows(db, view, sort, cursor, skipped, limit):
+    """A page of a list: rows with `json`, a session as lists show it, and what the sort goes by.
+
+    Each team gives its first ones by an index, the first of these are the page."""
+    keys = SORTS[sort]
+    where, args = view.where, view.args
+    if cursor:
+        where, args = f"{where} AND ({columns_of('x', keys)}) < (?, ?{', ?' * (len(keys) - 2)})", [*args, *cursor]
+    return db.execute(f"""
+        SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}
+          FROM (SELECT s.rowid AS no
+                  FROM ({view.teams}) t CROSS JOIN sessions s
+                 WHERE s.rowid IN (SELECT x.rowid FROM sessions x INDEXED BY {list_index(db, view, sort)}
+                                    WHERE x.team_id = t.id AND {where}
+                                    ORDER BY {columns_of("x", keys, " DESC")} LIMIT ?)
+                 ORDER BY {columns_of("s", keys, " DESC")} LIMIT ? OFFSET ?) page
+               CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
+         ORDER BY {columns_of("s", keys, " DESC")}
+    """, [*view.team_args, *args, skipped + limit, limit, skipped])
+
+
+def columns_of(table, names, more=""):
+    """Column names for SQL: "x.a DESC, x.b DESC"."""
+    return ", ".join(f"{table}.{name}{more}" for name in names)
+
+
+def list_index(db, view, sort):
+    """The index that leads to a page soonest.  SQLite cannot know: it keeps no counts of single values."""
+    if query("parent"):
+        return "sessions_by_parent"
+    if view.bounds and sort != "recent" and count_listed(db, view, FEW) < FEW:
+        sort = "recent"         # a few sessions of a short time, sorted then
+    return f"list_{view.lead}_{sort}"
+
+
+def count_listed(db, view, limit):
+    """How many sessions a view has, counted up to a limit."""
+    index = "sessions_by_parent" if query("parent") else f"list_{view.lead}_recent"
+    return db.execute(f"""
+        SELECT count(*) AS n FROM (
+            SELECT 1 FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+    """, [*view.team_args, *view.args, limit])[0]["n"]
+
+
+def list_total(db, view, skipped, rows, per_page):
+    """(how many sessions a view has, whether there are more): by what the page shows, a counter, or counting."""
+    if skipped is not None and (len(rows) <= per_page and rows or not skipped):
+        if len(rows) <= per_page:
+            return skipped + len(rows), False
+    if not (view.bounds or view.other) and len(view.filters) < 2:
+        return view.counts.get(view.lead, 0), False
+    limit = COUNTED_COMBINED if view.other or len(view.filters) > 1 else COUNTED
+    counted = count_listed(db, view, limit + 1)
+    return min(counted, limit), counted > limit
+
+
+FACETS = {"tool": "tool", "project": "project", "user_id": "user", "model": "model"}
+FACET_VALUES = 30
+
+
+def list_facets(db, view):
+    """{"facets": {name: [[value, sessions], …]}}, most frequent first; of the newest FEW where a view is narrowed."""
+    narrowed = bool(view.filters or view.bounds or view.other)
+    counted = narrowed_facets(db, view) if narrowed else team_facets(db, view)
+    facets = {shown: [] for shown in FACETS.values()}
+    for name, value, sessions in sorted(counted, key=lambda each: (-each[2], each[1])):
+        values = facets[FACETS[name]]
+        if len(values) < FACET_VALUES:
+            values.append([value, sessions])
+    facets["user"] = named_users(db, facets["user"])
+    return {"facets": facets, "facets_are_capped": narrowed and sum(n for name, _, n in counted if name == "tool") >= FEW}
+
+
+def team_facets(db, view):
+    """[(name, value, sessions)] of whole teams, from the counters."""
+    return [tuple(row) for row in db.execute(f"""
+        SELECT f.name, f.value, sum(f.sessions) FROM ({view.teams}) t CROSS JOIN facets f
+         WHERE f.team_id = t.id AND f.name IN (VALUES {", ".join(["(?)"] * len(FACETS))})
+         GROUP BY f.name, f.value
+    """, [*view.team_args, *FACETS])]
+
+
+def narrowed_facets(db, view):
+    """[(name, value, sessions)] of the newest sessions of a narrowed view."""
+    columns = {name: FILTERS[name] for name in FACETS}
+    index = "sessions_by_parent" if query("parent") else f"list_{view.lead}_recent"
+    rows = db.execute(f"""
+        SELECT {", ".join(columns.values())}, count(*) AS n FROM (
+            SELECT {columns_of("x", columns.values())} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+         GROUP BY {", ".join(columns.values())}
+    """, [*view.team_args, *view.args, FEW])
+    counted = {}
+    for row in rows:
+        for name, column in columns.items():
+            if row[column] is not None:
+                counted[name, row[column]] = counted.get((name, row[column]), 0) + row["n"]
+    return [(name, value, sessions) for (name, value), sessions in counted.items()]
+
+
+def named_users(db, counted):
+    """[id, nickname, sessions] for [id, sessions]."""
+    rows = db.execute(f"SELECT id, nickname FROM users WHERE id IN (VALUES {', '.join(['(?)'] * len(counted) or ['(NULL)'])})",
+                      [user_id for user_id, _ in counted])
+    names = {row["id"]: row["nickname"] for row in rows}
+    return [[user_id, names.get(user_id), sessions] for user_id, sessions in counted]
+
+
+@app.get("/api/activity")
+def activity(reader, db):
+    """How many sessions had their last activity on each day of a month; filters as for lists."""
+    first = local_day(f"{query('month', '')}-01", "month")
+    view = list_view(db, reader)
+    starts = [first + timedelta(days=number) for number in range(31)]
+    days = [(f"{at:%Y-%m-%d}", utc_text(at), utc_text(at + timedelta(days=1))) for at in starts if at.month == first.month]
+    rows = db.execute(f"""
+        WITH days (day, since, until) AS (VALUES {", ".join(["(?, ?, ?)"] * len(days))})
+        SELECT day, (SELECT count(*) FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY list_{view.lead}_recent
+                      WHERE x.team_id = t.id AND {view.where} AND x.updated_at >= days.since AND x.updated_at < days.until) AS n
+          FROM days
+    """, [*itertools.chain(*days), *view.team_args, *view.args])
+    return cached_answer({"days": {row["day"]: row["n"] for row in rows if row["n"]}})
+
+
+def cursor_text(row, keys):
+    """Where a page of the list ends, for the client to hand back as it is."""
+    return base64.urlsafe_b64encode(json_text([row[key] for key in keys]).encode()).decode()
+
+
+def list_cursor(keys):
+    """The values behind which a page begins, by the cursor in the query; None without one.  Raises 400."""
+    if not query("cursor"):
+        return None
+    try:
+        values = parse_json(base64.urlsafe_b64decode(query("cursor")), "cursor")
     except ValueError:
         values = None
-    if not (isinstance(values, list) and len(values) == 3 and all(fits(value, str) or fits(value, int) for value in values)):
+    kinds = [int if key in ("message_count", "duration_seconds") else str for key in keys]
+    if not (isinstance(values, list) and len(values) == len(keys) and all(map(fits, values, kinds))):
         raise problem(400, "cursor is none of ours", field="cursor")
-    return f"({order}, s.updated_at, s.id) < (?, ?, ?)", values
+    return values
 
 
 def summary(row):
@@ -2225,7 +2458,7 @@ def get_session(session_id, reader, db):
         "agent": header["agent"], "attributes": attributes,
         "stats": stats_line(json.loads(row["stats"])),
         "parent": dict(parents[0]) if parents else None, "children": children(db, reader, row),
-        "redactions": attributes.get("redactions"), "can_delete": may_delete(db, reader, row),
+        "redactions": attributes.get("redactions"), "can_delete": may_change(db, reader, row),
     }
     return cached_answer(answer)
 
@@ -2241,15 +2474,76 @@ def children(db, reader, parent):
     return [summary(row) for row in rows]
 
 
-MAY_DELETE = f"""EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND (
+MAY_CHANGE = f"""EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND (
     s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team='s.team_id')}))"""
 
 
-def may_delete(db, reader, row):
-    """Whether the caller may delete a session: the uploader and the team's admins."""
+def may_change(db, reader, row):
+    """Whether the caller may rename, move and delete a session: the uploader and the team's admins."""
     if reader is None or reader["scope"] != "full":
         return False
-    return bool(db.execute(f"SELECT 1 WHERE {MAY_DELETE}", [row["id"], *[reader["id"]] * 3]))
+    return bool(db.execute(f"SELECT 1 WHERE {MAY_CHANGE}", [row["id"], *[reader["id"]] * 3]))
+
+
+@app.put("/api/sessions/<session_id>")
+def update_session(session_id, user, db):
+    """Give a session a title of its own (null: the tool's again), or move it and those that it started to another team."""
+    row, body = find_readable(db, user, session_id), body_object()
+    team_id = field(body, "team_id", str, None)
+    statements = [must(MAY_CHANGE, row["id"], *[user["id"]] * 3)]
+    if "title" in body:
+        statements += retitling(db, row, field(body, "title", str, None) or None)
+        statements.append(audited(user["id"], "session.title", session_id))
+    if team_id not in (None, row["team_id"]):
+        uploading_team(db, user, team_id)
+        statements += moving(db, user, row, team_id)
+        statements.append(audited(user["id"], "session.move", f"{session_id} {team_id}"))
+    try:
+        db.batch(statements)
+    except Conflict:
+        raise refused_change(db, user, row, team_id) from None
+    return summary(find_readable(db, user, session_id))
+
+
+def retitling(db, row, title):
+    """The statements that give a session a title; it outlives later uploads."""
+    own_title = title and printable(title, "title", LONGEST_TITLE, f"title must be 1-{LONGEST_TITLE} characters")
+    known, = db.execute("SELECT * FROM sessions WHERE id = ?", [row["id"]])
+    header = {**json.loads(known["header"]), "session_id": known["hail_id"]}
+    columns = header_columns(header, json.loads(known["stats"]), own_title)
+    return [still_the_same(known), RAISE_SYNC,
+            (f"UPDATE sessions SET sync_no = {SYNC_NO}, own_title = ?, title = ?, search_text = ? WHERE id = ?",
+             [own_title, columns["title"], columns["search_text"], row["id"]])]
+
+
+def moving(db, user, row, team_id):
+    """The statements that take a session and those that it started to another team, where its uploader belongs too."""
+    statements = [
+        must(MAY_UPLOAD, team_id, user["id"]),
+        must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND team_id = ?)", row["id"], row["team_id"]),
+        must(f"? IS NULL OR {BELONGS}", row["user_id"], team_id, row["user_id"])]
+    family = db.execute(FAMILY, [row["id"]])
+    for each in family:
+        statements += [
+            *removal(each),
+            ("DELETE FROM removals WHERE team_id = ? AND session_id = ?", [team_id, each["id"]]),
+            RAISE_SYNC,
+            (f"UPDATE sessions SET team_id = ?, sync_no = {SYNC_NO} WHERE id = ?", [team_id, each["id"]])]
+    for each in family:
+        statements += settle_family(each["id"], each["user_id"], each["tool"], each["hail_id"])
+    return statements
+
+
+BELONGS = "EXISTS (SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ?)"
+
+
+def refused_change(db, user, row, team_id):
+    """Why a session cannot be renamed or moved: an error to raise."""
+    if not may_change(db, user, row):
+        return problem(403, "only the uploader and the team's admins can change a session")
+    if team_id and not db.execute(f"SELECT 1 WHERE ? IS NULL OR {BELONGS}", [row["user_id"], team_id, row["user_id"]]):
+        return problem(409, "the one who uploaded this session does not belong to that team", field="team_id")
+    return problem(409, "this session was changed just now; try again")
 
 
 @app.delete("/api/sessions/<session_id>")
@@ -2258,7 +2552,7 @@ def delete_session(session_id, user, db):
     row = find_readable(db, user, session_id)
     doomed = [dict(each) for each in db.execute(FAMILY, [session_id])]
     with conflict_is(403, "only the uploader and the team's admins can delete a session"):
-        db.batch([must(MAY_DELETE, row["id"], *[user["id"]] * 3),
+        db.batch([must(MAY_CHANGE, row["id"], *[user["id"]] * 3),
                   *(statement for each in doomed for statement in burial(each)),
                   audited(user["id"], "session.delete", session_id)])
     for each in doomed:
@@ -2279,13 +2573,18 @@ FAMILY = """
 def burial(row):
     """The statements that delete one session and remember that it was."""
     return [
-        RAISE_SYNC,
-        (f"INSERT INTO removals (sync_no, team_id, session_id) VALUES ({SYNC_NO}, ?, ?)", [row["team_id"], row["id"]]),
+        *removal(row),
         ("""INSERT OR IGNORE INTO tombstones (user_id, tool, hail_id, deleted_at)
             SELECT ?, ?, ?, ? WHERE ? IS NOT NULL""",
          [row["user_id"], row["tool"], row["hail_id"], now(), row["user_id"]]),
         ("DELETE FROM sessions WHERE id = ?", [row["id"]]),
     ]
+
+
+def removal(row):
+    """The statements that tell pulling clients that a session left its team."""
+    return [RAISE_SYNC,
+            (f"INSERT INTO removals (sync_no, team_id, session_id) VALUES ({SYNC_NO}, ?, ?)", [row["team_id"], row["id"]])]
 
 
 @app.get("/api/sessions/<session_id>/raw")
@@ -2346,8 +2645,8 @@ def window(db, row):
     limit = query_number("limit", 200, 1, 500)
     answer = {"total": row["event_count"], "revision": row["revision"]}
     start = query_number("from", 0, 0, row["event_count"])
-    if query("around"):
-        answer["found"] = found = find_event(db, row, query("around"))
+    if query("around") or query("at"):
+        answer["found"] = found = find_event(db, row, query("around")) if query("around") else find_moment(db, row)
         start = reach_back(db, row, found, limit // 2, 2)
     events, end = read_events(db, row, start, start + limit)
     answer |= {"from": start, "next": end if end < row["event_count"] and events else None,
@@ -2425,6 +2724,22 @@ def find_event(db, row, event_id):
     raise problem(404, "event not found", field="around")
 
 
+def find_moment(db, row):
+    """The ordinal of the first event at or after a time, in a file that may go back in time here and there.
+
+    The last event where all are earlier.  Raises 400."""
+    if not is_timestamp(query("at")):
+        raise problem(400, "at must be a time as in RFC 3339", field="at")
+    wanted = int(datetime.fromisoformat(query("at")).timestamp() * 1000)
+    ends = db.execute(f"SELECT first_ordinal, substr(marks, -{MARK.size}) AS last FROM blocks WHERE session_id = ? ORDER BY first_ordinal",
+                      [row["id"]])
+    reached = next((block["first_ordinal"] for block in ends if MARK.unpack(block["last"])[2] >= wanted), None)
+    if reached is None:
+        return max(0, row["event_count"] - 1)
+    marks = db.execute("SELECT marks FROM blocks WHERE session_id = ? AND first_ordinal = ?", [row["id"], reached])[0]["marks"]
+    return reached + next(number for number, (_, _, at, _, _) in enumerate(MARK.iter_unpack(marks)) if at >= wanted)
+
+
 def stored_event(db, row, ordinal):
     """One event, whole."""
     block, = load_extents(db, row, ordinal, ordinal + 1)
@@ -2441,6 +2756,63 @@ def get_event(session_id, ordinal, reader, db):
         cached(f"{row['id']}.{row['revision']}.{ordinal}")
         return {**stored_event(db, row, ordinal), "ordinal": ordinal}
     return read_stored(db, reader, session_id, read)
+
+
+# ---------------------------------------------------------------------------
+# Sessions: the whole at a glance, by what is kept beside the body
+# ---------------------------------------------------------------------------
+
+OUTLINE_ENTRIES = 5000
+
+
+@app.get("/api/sessions/<session_id>/outline")
+def outline(session_id, reader, db):
+    """A session by its prompts: each with what happened until the next one."""
+    row = find_readable(db, reader, session_id)
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.outline")
+    turns = stored_turns(db, row)
+    entries, input_before, output_before = [], 0, 0
+    for turn in turns[:OUTLINE_ENTRIES]:
+        entries.append({
+            **{name: turn[name] for name in ("ordinal", "event_id", "at", "text", "events", "steps", "edits", "errors")},
+            "at": timestamp(turn["at"]), "seconds": seconds_between(turn["at"], turn["last"]),
+            # Running totals, where a tool gives them, beat the sums, as in stats_line.
+            "input_tokens": max(0, turn["input_total"] - input_before) if turn["input_total"] else turn["input"],
+            "output_tokens": max(0, turn["output_total"] - output_before) if turn["output_total"] else turn["output"]})
+        input_before, output_before = max(input_before, turn["input_total"]), max(output_before, turn["output_total"])
+    answer = {"entries": entries, "total": row["event_count"], "revision": row["revision"]}
+    return answer | ({"is_capped": True} if len(turns) > OUTLINE_ENTRIES else {})
+
+
+def stored_turns(db, row):
+    """The turns of a session, read in portions until there are more than an outline shows."""
+    turns, after = [], -1
+    while len(turns) <= OUTLINE_ENTRIES:
+        blocks = db.execute("SELECT first_ordinal, turns FROM blocks WHERE session_id = ? AND first_ordinal > ? "
+                            "ORDER BY first_ordinal LIMIT 200", [row["id"], after])
+        if not blocks:
+            break
+        for block in blocks:
+            more = turns_of(block["turns"])
+            turns[-1:] = merge_turns(turns[-1:], more)
+        after = blocks[-1]["first_ordinal"]
+    return turns
+
+
+@app.get("/api/sessions/<session_id>/map")
+def session_map(session_id, reader, db):
+    """Kind and flags of every event, one character each."""
+    row = find_readable(db, reader, session_id)
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map")
+    marks = b"".join(block["marks"] for block in db.execute(
+        "SELECT marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]))
+    kinds, flags = marks[MARK.size - 2::MARK.size], marks[MARK.size - 1::MARK.size]
+    return {"total": row["event_count"], "revision": row["revision"], "names": list(EVENT_KINDS),
+            "kinds": kinds.translate(MAP_KINDS).decode(), "flags": flags.translate(MAP_FLAGS).decode()}
+
+
+MAP_KINDS = bytes((ord("A") + number) % 128 for number in range(256))
+MAP_FLAGS = bytes((ord("0") + number) % 128 for number in range(256))
 
 
 # ---------------------------------------------------------------------------
@@ -2506,7 +2878,7 @@ def get_team(team_id, reader, db):
         raise problem(404, "team not found")
     rows = db.execute(f"""
         SELECT {SUMMARY_COLUMNS} FROM sessions s LEFT JOIN users u ON u.id = s.user_id
-         WHERE s.team_id = ? AND {READABLE} AND s.parent_hail_id IS NULL
+         WHERE s.team_id = ? AND {READABLE} AND s.listed
          ORDER BY s.updated_at DESC, s.id DESC LIMIT 50
     """, [team_id, reader and reader["id"]])
     members = db.execute("SELECT count(*) AS n FROM team_members WHERE team_id = ?", [team_id])[0]["n"]
