@@ -134,43 +134,32 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_sync ON sessions (team_id, sync_no);
 CREATE INDEX sessions_by_parent ON sessions (user_id, tool, parent_hail_id) WHERE parent_hail_id IS NOT NULL;
 
--- Lists: an index for each filter and sort; see FILTERS and SORTS.
-CREATE INDEX list_all_recent ON sessions (team_id, updated_at DESC, id DESC)
+-- Lists: an index for each filter and sort; see FILTERS and SORTS.  Those by time hold all that
+-- filters need, so that several filters at once, totals and facets are read from them alone.
+CREATE INDEX list_all_recent ON sessions (team_id, updated_at DESC, tool, user_id, project, agent_model, git_branch)
     WHERE listed;
-CREATE INDEX list_all_popular ON sessions (team_id, message_count DESC, updated_at DESC, id DESC)
+CREATE INDEX list_all_popular ON sessions (team_id, message_count DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_all_longest ON sessions (team_id, duration_seconds DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_tool_recent ON sessions (team_id, tool, updated_at DESC, user_id, project, agent_model, git_branch)
     WHERE listed;
-CREATE INDEX list_all_longest ON sessions (team_id, duration_seconds DESC, updated_at DESC, id DESC)
-    WHERE listed;
-CREATE INDEX list_tool_recent ON sessions (team_id, tool, updated_at DESC, id DESC)
-    WHERE listed;
-CREATE INDEX list_tool_popular ON sessions (team_id, tool, message_count DESC, updated_at DESC, id DESC)
-    WHERE listed;
-CREATE INDEX list_tool_longest ON sessions (team_id, tool, duration_seconds DESC, updated_at DESC, id DESC)
-    WHERE listed;
-CREATE INDEX list_user_id_recent ON sessions (team_id, user_id, updated_at DESC, id DESC)
+CREATE INDEX list_tool_popular ON sessions (team_id, tool, message_count DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_tool_longest ON sessions (team_id, tool, duration_seconds DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_user_id_recent ON sessions (team_id, user_id, updated_at DESC, tool, project, agent_model, git_branch)
     WHERE listed AND user_id IS NOT NULL;
-CREATE INDEX list_user_id_popular ON sessions (team_id, user_id, message_count DESC, updated_at DESC, id DESC)
-    WHERE listed AND user_id IS NOT NULL;
-CREATE INDEX list_user_id_longest ON sessions (team_id, user_id, duration_seconds DESC, updated_at DESC, id DESC)
-    WHERE listed AND user_id IS NOT NULL;
-CREATE INDEX list_project_recent ON sessions (team_id, project, updated_at DESC, id DESC)
+CREATE INDEX list_user_id_popular ON sessions (team_id, user_id, message_count DESC, updated_at DESC) WHERE listed AND user_id IS NOT NULL;
+CREATE INDEX list_user_id_longest ON sessions (team_id, user_id, duration_seconds DESC, updated_at DESC) WHERE listed AND user_id IS NOT NULL;
+CREATE INDEX list_project_recent ON sessions (team_id, project, updated_at DESC, tool, user_id, agent_model, git_branch)
     WHERE listed AND project IS NOT NULL;
-CREATE INDEX list_project_popular ON sessions (team_id, project, message_count DESC, updated_at DESC, id DESC)
-    WHERE listed AND project IS NOT NULL;
-CREATE INDEX list_project_longest ON sessions (team_id, project, duration_seconds DESC, updated_at DESC, id DESC)
-    WHERE listed AND project IS NOT NULL;
-CREATE INDEX list_model_recent ON sessions (team_id, agent_model, updated_at DESC, id DESC)
+CREATE INDEX list_project_popular ON sessions (team_id, project, message_count DESC, updated_at DESC) WHERE listed AND project IS NOT NULL;
+CREATE INDEX list_project_longest ON sessions (team_id, project, duration_seconds DESC, updated_at DESC) WHERE listed AND project IS NOT NULL;
+CREATE INDEX list_model_recent ON sessions (team_id, agent_model, updated_at DESC, tool, user_id, project, git_branch)
     WHERE listed AND agent_model IS NOT NULL;
-CREATE INDEX list_model_popular ON sessions (team_id, agent_model, message_count DESC, updated_at DESC, id DESC)
-    WHERE listed AND agent_model IS NOT NULL;
-CREATE INDEX list_model_longest ON sessions (team_id, agent_model, duration_seconds DESC, updated_at DESC, id DESC)
-    WHERE listed AND agent_model IS NOT NULL;
-CREATE INDEX list_branch_recent ON sessions (team_id, git_branch, updated_at DESC, id DESC)
+CREATE INDEX list_model_popular ON sessions (team_id, agent_model, message_count DESC, updated_at DESC) WHERE listed AND agent_model IS NOT NULL;
+CREATE INDEX list_model_longest ON sessions (team_id, agent_model, duration_seconds DESC, updated_at DESC) WHERE listed AND agent_model IS NOT NULL;
+CREATE INDEX list_branch_recent ON sessions (team_id, git_branch, updated_at DESC, tool, user_id, project, agent_model)
     WHERE listed AND git_branch IS NOT NULL;
-CREATE INDEX list_branch_popular ON sessions (team_id, git_branch, message_count DESC, updated_at DESC, id DESC)
-    WHERE listed AND git_branch IS NOT NULL;
-CREATE INDEX list_branch_longest ON sessions (team_id, git_branch, duration_seconds DESC, updated_at DESC, id DESC)
-    WHERE listed AND git_branch IS NOT NULL;
+CREATE INDEX list_branch_popular ON sessions (team_id, git_branch, message_count DESC, updated_at DESC) WHERE listed AND git_branch IS NOT NULL;
+CREATE INDEX list_branch_longest ON sessions (team_id, git_branch, duration_seconds DESC, updated_at DESC) WHERE listed AND git_branch IS NOT NULL;
 
 -- How many listed sessions a team has: in all, and for each value of each filter.  Kept by the triggers below.
 CREATE TABLE facets (
@@ -228,6 +217,69 @@ CREATE TABLE blocks (
     marks         BLOB NOT NULL,            -- a fixed record for each event; see MARK
     PRIMARY KEY (session_id, first_ordinal)
 ) STRICT;
+
+-- Search.  A row for each event, and one for the title of each session, in `search_index`;
+-- its rowid is search_no << 24 | ordinal (the title's ordinal is the largest), so that rowids
+-- are in the order of time.  The table keeps no text, only where words stand.  opensession.py
+-- prepares the words (see `searchable`); `about` has the path that an event touches, or a
+-- session's description, tags and so on; `scope` has marks such as the team, to narrow a search.
+CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', tokenize = 'ascii');
+CREATE VIRTUAL TABLE search_words USING fts5vocab('search_index', 'instance');
+
+-- What the index holds of each session.  Whoever searches joins this and the session, so
+-- that nothing shows which is gone, elsewhere or not yet there.
+CREATE TABLE indexed (
+    search_no  INTEGER PRIMARY KEY,         -- the second in which the session began × 128, or the next free number
+    session_id TEXT NOT NULL UNIQUE,
+    indexed_to INTEGER NOT NULL DEFAULT 0,  -- events before this one are there
+    pending    INTEGER NOT NULL DEFAULT 1,  -- changes since they were last brought up to date
+    scope      TEXT NOT NULL DEFAULT '',    -- with which they are there
+    title      TEXT,                        -- the words of the title's row, NULL where there is none
+    about      TEXT
+) STRICT;
+CREATE INDEX indexed_pending ON indexed (search_no) WHERE pending > 0;
+
+-- Rows to take out of the index: of events that were replaced, moved or deleted.  SQLite takes
+-- a row out only against its old text, so `body` stays on the disk until this is done.
+CREATE TABLE unindexed (
+    no            INTEGER PRIMARY KEY,
+    search_no     INTEGER NOT NULL,
+    scope         TEXT NOT NULL,
+    title         TEXT,
+    about         TEXT,
+    body          TEXT NOT NULL,
+    file_bytes    INTEGER NOT NULL,
+    file_offset   INTEGER NOT NULL,         -- where a block begins,
+    block_ordinal INTEGER NOT NULL,         -- and its first event
+    first_ordinal INTEGER NOT NULL,         -- events from this one
+    end_ordinal   INTEGER NOT NULL          -- to before this one
+) STRICT;
+CREATE INDEX unindexed_bodies ON unindexed (body);
+
+-- Whatever changes a session, the index hears of it.  (A replaced body says itself from where; see unindex_from.)
+CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
+    INSERT INTO indexed (session_id, search_no)
+    WITH wanted (no) AS (
+        SELECT min(max(CAST(strftime('%s', new.created_at) AS INTEGER), 0), 4294967295) * 128 + (random() & 127))
+    SELECT new.id, CASE WHEN NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = no) THEN no ELSE
+           (SELECT i.search_no + 1 FROM indexed i
+             WHERE i.search_no >= no AND NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = i.search_no + 1)
+             ORDER BY i.search_no LIMIT 1) END
+      FROM wanted;
+END;
+CREATE TRIGGER session_changed
+    AFTER UPDATE OF event_count, team_id, user_id, tool, title, description, tags, project, git_branch, header ON sessions
+    WHEN (old.event_count, old.team_id, old.user_id, old.tool, old.title, old.description, old.tags, old.project, old.git_branch, old.header)
+      IS NOT (new.event_count, new.team_id, new.user_id, new.tool, new.title, new.description, new.tags, new.project, new.git_branch, new.header)
+BEGIN
+    UPDATE indexed SET pending = pending + 1 WHERE session_id = new.id;
+END;
+CREATE TRIGGER session_removed BEFORE DELETE ON sessions BEGIN
+    INSERT INTO unindexed (search_no, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)
+    SELECT search_no, scope, title, about, old.body, old.file_bytes, 10, 0, 0, indexed_to
+      FROM indexed WHERE session_id = old.id AND (indexed_to > 0 OR title IS NOT NULL);
+    DELETE FROM indexed WHERE session_id = old.id;
+END;
 
 -- Sessions that left a team, so that pulling clients hear of it.
 CREATE TABLE removals (

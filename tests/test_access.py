@@ -66,6 +66,7 @@ TABLE = [
                                                                                         "200 200 200 200 200 200 200"),
     ("POST /api/sessions/<session_id>/events", EVENTS,                                  "401 404 403 403 200 403 404",
                                                                                         "401 403 403 403 200 403 403"),
+    ("GET /api/search?q=spoon", None,                                                   "200 200 200 200 200 200 200"),
     ("GET /api/sessions/<session_id>/events/<ordinal:int>", None,                       "404 404 200 200 200 200 404",
                                                                                         "200 200 200 200 200 200 200"),
     ("GET /api/sync/pull?team_id={team_id}", None,                                      "401 403 200 200 200 200 403"),
@@ -194,6 +195,7 @@ class NothingLeaksIntoLists(AccessCase):
     def seen(self, name, urls):
         caller = self.callers[name]
         found = set()
+        self.index()
         for url in urls:
             answer = caller.get(url.format(team_id=self.team_id, una=self.callers["una"].user_id))
             listed = self.check(answer, 200).json

@@ -390,6 +390,7 @@ class BrokenQueries(BadCase):
 
     def test_bytes_that_are_no_text_become_marks_of_it(self):
         session_id = self.upload(self.ada, new_session("s-1", title="한국"))
+        self.index()
         found = self.ada.get("/api/sessions?search=%ED%95%9C").json["sessions"]
         self.assertEqual([each["id"] for each in found], [session_id])
         self.assertEqual(self.ada.get("/api/sessions?search=%ED%95").json["sessions"], [])
