@@ -540,7 +540,7 @@ class AnyInput(SearchCase):
 
 class Plans(SearchCase):
     def test_no_search_reads_a_big_table_from_end_to_end(self):
-        self.store("needle", attributes={"project": "p", "git_branch": "b"})
+        session_id = self.store("needle", attributes={"project": "p", "git_branch": "b"})
         self.index()
         seen, execute, until = [], opensession.Database.execute, opensession.Database.until
 
@@ -557,7 +557,7 @@ class Plans(SearchCase):
             for sort in ("newest", "best"):
                 self.answer(text, sort=sort)
         self.ada.get(f"/api/sessions?search=needle")
-        self.ada.get(f"/api/sessions/{self.rows('SELECT id FROM sessions')[0]['id']}/events?q=needle")
+        self.ada.get(f"/api/sessions/{session_id}/events?q=needle")
         self.index()
         for statement in list(seen):
             sql, args = statement if len(statement) == 2 else (*statement, ())
