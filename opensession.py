@@ -24,6 +24,7 @@ import argparse
 import base64
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import json
@@ -50,7 +51,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import waitress
-from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response, static_file
+from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.receiver import ChunkedReceiver
@@ -2929,7 +2930,7 @@ def team_facets(db, view):
     """[(name, value, sessions)] of whole teams, from the counters."""
     return [tuple(row) for row in db.execute(f"""
         SELECT f.name, f.value, sum(f.sessions) FROM ({view.teams}) t CROSS JOIN facets f
-         WHERE f.team_id = t.id AND f.name IN (VALUES {", ".join(["(?)"] * len(FACETS))})
+         WHERE f.team_id = t.id AND f.name IN (VALUES {", ".join(["(?)"] * len(FACETS))}) AND f.sessions > 0
          GROUP BY f.name, f.value
     """, [*view.team_args, *FACETS])]
 
@@ -4112,16 +4113,45 @@ def web(path="index.html"):
     """The page: a file of it, else its shell, which finds out from the address what to show."""
     if re.match("api(/|$)", path) or OUTSIDE.search(path):
         raise problem(404, "there is nothing here")
-    found = os.path.isfile(settings.web_dir / path)
-    answer = static_file(path if found else "index.html", root=str(settings.web_dir))
-    if answer.status_code >= 400:
-        raise problem(404, "there is nothing here")
-    answer.set_header("Cache-Control", "no-cache")
-    return answer
+    try:
+        file = page_file(path if os.path.isfile(settings.web_dir / path) else "index.html")
+    except OSError:
+        raise problem(404, "there is nothing here") from None
+    zipped = file.zipped and GZIP_ACCEPTED.search(sent("Accept-Encoding"))
+    cached(f"{file.tag}.gz" if zipped else file.tag)
+    response.content_type = file.kind
+    response.set_header("Vary", "Accept-Encoding")
+    # A library that is asked for by its version never changes; all else is asked for again, and told so by its tag.
+    lasting = path.startswith("vendor/") and query("v")
+    response.set_header("Cache-Control", "public, max-age=31536000, immutable" if lasting else "no-cache")
+    if zipped:
+        response.set_header("Content-Encoding", "gzip")
+    return file.zipped if zipped else file.plain
 
 
-# Paths that would lead out of the page's directory: whether something is there is nobody's business.
-OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
+# Paths that would lead out of the page's directory (or to a drive): whether something is there is nobody's business.
+OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|[\0:]")
+GZIP_ACCEPTED = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+PAGE_TYPES = {".html": "text/html; charset=UTF-8", ".js": "text/javascript; charset=UTF-8", ".css": "text/css; charset=UTF-8",
+              ".json": "application/json", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
+              ".woff2": "font/woff2", ".md": "text/plain; charset=UTF-8", ".LICENSE": "text/plain; charset=UTF-8"}
+
+
+def page_file(path):
+    """A file of the page, as it is now.  Raises OSError."""
+    path = settings.web_dir / path
+    found = path.stat()
+    return read_page_file(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def read_page_file(path, changed, size):
+    """Tag, media type, bytes and, where it pays, zipped bytes of a file of the page; read and zipped once."""
+    plain = path.read_bytes()
+    deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+    zipped = deflate.compress(plain) + deflate.flush()
+    return SimpleNamespace(tag=sha256(plain).hexdigest()[:32], kind=PAGE_TYPES.get(path.suffix, "application/octet-stream"),
+                           plain=plain, zipped=zipped if len(zipped) < 0.9 * len(plain) else None)
 
 
 # ---------------------------------------------------------------------------
