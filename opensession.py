@@ -4113,8 +4113,9 @@ def web(path="index.html"):
     """The page: a file of it, else its shell, which finds out from the address what to show."""
     if re.match("api(/|$)", path) or OUTSIDE.search(path):
         raise problem(404, "there is nothing here")
+    path = path if os.path.isfile(settings.web_dir / path) else "index.html"
     try:
-        file = page_file(path if os.path.isfile(settings.web_dir / path) else "index.html")
+        file = page_file(path)
     except OSError:
         raise problem(404, "there is nothing here") from None
     zipped = file.zipped and GZIP_ACCEPTED.search(sent("Accept-Encoding"))
