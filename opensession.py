@@ -931,6 +931,7 @@ def session_scope(session):
     project = (session["project"] or "").lower()
     marks = [team_mark(session["team_id"]), user_mark(session["user_id"] or ""), name_mark("o", session["tool"].lower())]
     marks += [name_mark("p", name) for name in dict.fromkeys((project, project.rpartition("/")[2])) if name]
+    marks += [name_mark("b", session["git_branch"].lower())] if session["git_branch"] else []
     return " ".join(marks)
 
 
@@ -1177,7 +1178,7 @@ def check_index(db):
 
 QUERY_PIECE = re.compile(r'(?P<minus>-(?!-))?(?:(?P<name>[a-zA-Z]+):)?(?:"(?P<quoted>[^"]*)(?:"\*?)?|(?P<plain>[^\s"]+))')
 QUERY_LENGTH, QUERY_WORDS = 1000, 32
-EXPANSIONS = 300            # as many words may all the `begin*` of a query stand for
+EXPANSIONS, EXPANSION_SECONDS = 300, 0.01       # what all the `begin*` of a query may stand for, one may take
 SHORT_HASH = re.compile("(?=[a-f]*[0-9])[0-9a-f]{7,39}")
 
 # Filters that the index decides by marks, with what they may be.
@@ -1186,6 +1187,7 @@ MARK_FILTERS = {
     "has": {name: f"§h{name}" for name in ("error", "diff", "image", "file")},
     "in": {"title": "§ktitle"},
 }
+NAME_MARKS = {"tool": "o", "project": "p", "branch": "b"}
 # Filters that the session decides: the condition, and how often the value stands in it.
 ROW_FILTERS = {
     "tool": ("lower(s.tool) = lower(?)", 1),
@@ -1263,11 +1265,13 @@ def moment_of(text):
     return None
 
 
-def match_text(db, asked, team_marks):
-    """A query in the language of FTS5.  Every word is quoted, so nothing in it can be an error."""
+def match_text(db, asked, more_marks):
+    """A query in the language of FTS5.  Every word is quoted, so nothing in it can be an error.
+
+    `more_marks` are lists of marks, of each of which one must be there."""
     columns = "text" if any(each.name == "in" and not each.negated for each in asked.filters) else "{text about}"
     wanted = [f"{columns} : ({any_word(db, asked, group)})" for group in asked.groups]
-    wanted += [any_mark(marks) for marks in [*marks_asked(asked, False), team_marks] if marks] + file_matches(db, asked, False)
+    wanted += [any_mark(marks) for marks in [*marks_asked(asked, False), *more_marks] if marks] + file_matches(db, asked, False)
     without = [f"{columns} : ({any_word(db, asked, [word])})" for word in asked.without]
     without += [any_mark(marks) for marks in marks_asked(asked, True)] + file_matches(db, asked, True)
     wanted = wanted or [any_mark(EVERY_ROW)]
@@ -1297,8 +1301,8 @@ def marks_asked(asked, negated):
                 marks.setdefault(each.name if each.name == "kind" or negated else mark, []).append(mark)
             elif each.name == "file" and not negated:
                 marks["file"] = ["§hfile"]
-            elif each.name in ("tool", "project") and not negated:
-                marks.setdefault(each.name, []).append(name_mark(each.name[0].replace("t", "o"), each.value.lower()))
+            elif each.name in NAME_MARKS and not negated:
+                marks.setdefault(each.name, []).append(name_mark(NAME_MARKS[each.name], each.value.lower()))
     return list(marks.values())
 
 
@@ -1320,12 +1324,12 @@ def word_phrases(db, asked, word):
 
 def endings(db, asked, beginning):
     """The words in the index that begin so.  SQLite's own `begin*` reads all their places before it gives the first."""
-    found, key = [], beginning
+    found, key, until = [], beginning, time.thread_time() + EXPANSION_SECONDS
     while rows := db.execute("SELECT term FROM search_words WHERE term >= ? LIMIT 1", [key]):
         key = rows[0]["term"]
         if not key.startswith(beginning):
             break
-        if not asked.room:
+        if not asked.room or time.thread_time() > until:
             asked.problems.append(f"{beginning}* stands for too many words; only the first are looked for")
             break
         asked.room -= 1
@@ -3438,14 +3442,14 @@ def plan_search(db, reader, asked, inside=None):
     """What to look for: `match` for the index, `where` and `args` for the sessions, `low` and `high` for rowids.
 
     `inside` is the one session to look in.  `match` is None where nothing can be found."""
-    plan = SimpleNamespace(match=None, where=[READABLE], args=[reader and reader["id"]], low=0, high=LARGEST_PLACE)
+    plan = SimpleNamespace(match=None, marks=[], where=[READABLE.replace("s.team_id", "i.team_id")], joins="", args=[reader and reader["id"]], low=0, high=LARGEST_PLACE)
     teams = db.execute(f"SELECT id FROM ({READABLE_TEAMS}) LIMIT {AT_ONCE + 1}", [reader and reader["id"]])
     teams = [row["id"] for row in teams] if len(teams) <= AT_ONCE else None
     teams = filter_sessions(db, reader, asked, plan, teams)
     if inside:
         plan.low, plan.high = inside["search_no"] << 24, inside["search_no"] << 24 | TITLE
     if (asked.groups or asked.without or asked.filters) and teams != []:
-        plan.match = match_text(db, asked, [] if inside else list(map(team_mark, teams or ())))
+        plan.match = match_text(db, asked, [] if inside else [*plan.marks, list(map(team_mark, teams or ()))])
     return plan
 
 
@@ -3462,7 +3466,11 @@ def filter_sessions(db, reader, asked, plan, teams):
             condition, args = filter_condition(db, reader, name, values)
             plan.where.append(f"NOT coalesce(({condition}), 0)" if negated else f"({condition})")
             plan.args += args
-            teams = args if name == "team" and not negated else teams
+            if name == "team" and not negated:
+                teams = args
+            if name == "user" and not negated:
+                plan.marks.append(list(map(user_mark, args)))
+            plan.joins = plan.joins if name == "team" else SESSIONS
     return teams
 
 
@@ -3473,7 +3481,7 @@ def filter_condition(db, reader, name, values):
         return " OR ".join([condition] * len(values)), [value for value in values for _ in range(places)]
     find = team_ids if name == "team" else user_ids
     ids = [found for value in values for found in find(db, reader, value)]
-    column = "s.team_id" if name == "team" else "s.user_id"
+    column = "i.team_id" if name == "team" else "s.user_id"
     return f"{column} IN ({', '.join('?' * len(ids))})", ids
 
 
@@ -3501,17 +3509,19 @@ def narrow_time(plan, name, value, negated):
         plan.low = max(plan.low, max(0, int((at - LONGEST_SESSION).timestamp())) * 128 << 24)
         plan.where.append("s.updated_at >= ?")
         plan.args.append(utc_text(at))
+        plan.joins = SESSIONS
+
+
+SESSIONS = "CROSS JOIN sessions s ON s.id = i.session_id"
 
 
 def places_sql(plan, columns, order):
     """The statement that gives rows of the index for a plan, with two rowids to look between."""
     return f"""
         SELECT {columns}
-          FROM search_index CROSS JOIN indexed i ON i.search_no = search_index.rowid >> 24
-               CROSS JOIN sessions s ON s.id = i.session_id
+          FROM search_index CROSS JOIN indexed i ON i.search_no = search_index.rowid >> 24 {plan.joins}
          WHERE search_index MATCH ? AND search_index.rowid >= ? AND search_index.rowid < ?
-           AND iif((search_index.rowid & {TITLE}) = {TITLE}, NOT i.pending,
-                   (search_index.rowid & {TITLE}) < min(i.indexed_to, s.event_count))
+           AND ((search_index.rowid & {TITLE}) < i.indexed_to OR (search_index.rowid & {TITLE}) = {TITLE} AND NOT i.pending)
            AND {" AND ".join(plan.where)}
          {order}"""
 

@@ -226,11 +226,12 @@ CREATE TABLE blocks (
 CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', tokenize = 'ascii');
 CREATE VIRTUAL TABLE search_words USING fts5vocab('search_index', 'instance');
 
--- What the index holds of each session.  Whoever searches joins this and the session, so
--- that nothing shows which is gone, elsewhere or not yet there.
+-- What the index holds of each session.  Whoever searches joins this, and triggers keep it true
+-- within every change of a session, so that nothing shows which is gone, elsewhere or not yet there.
 CREATE TABLE indexed (
     search_no  INTEGER PRIMARY KEY,         -- the second in which the session began × 128, or the next free number
     session_id TEXT NOT NULL UNIQUE,
+    team_id    TEXT NOT NULL,               -- where the session is now
     indexed_to INTEGER NOT NULL DEFAULT 0,  -- events before this one are there
     pending    INTEGER NOT NULL DEFAULT 1,  -- changes since they were last brought up to date
     scope      TEXT NOT NULL DEFAULT '',    -- with which they are there
@@ -258,10 +259,10 @@ CREATE INDEX unindexed_bodies ON unindexed (body);
 
 -- Whatever changes a session, the index hears of it.  (A replaced body says itself from where; see unindex_from.)
 CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
-    INSERT INTO indexed (session_id, search_no)
+    INSERT INTO indexed (session_id, team_id, search_no)
     WITH wanted (no) AS (
         SELECT min(max(CAST(strftime('%s', new.created_at) AS INTEGER), 0), 4294967295) * 128 + (random() & 127))
-    SELECT new.id, CASE WHEN NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = no) THEN no ELSE
+    SELECT new.id, new.team_id, CASE WHEN NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = no) THEN no ELSE
            (SELECT i.search_no + 1 FROM indexed i
              WHERE i.search_no >= no AND NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = i.search_no + 1)
              ORDER BY i.search_no LIMIT 1) END
@@ -272,7 +273,7 @@ CREATE TRIGGER session_changed
     WHEN (old.event_count, old.team_id, old.user_id, old.tool, old.title, old.description, old.tags, old.project, old.git_branch, old.header)
       IS NOT (new.event_count, new.team_id, new.user_id, new.tool, new.title, new.description, new.tags, new.project, new.git_branch, new.header)
 BEGIN
-    UPDATE indexed SET pending = pending + 1 WHERE session_id = new.id;
+    UPDATE indexed SET pending = pending + 1, team_id = new.team_id WHERE session_id = new.id;
 END;
 CREATE TRIGGER session_removed BEFORE DELETE ON sessions BEGIN
     INSERT INTO unindexed (search_no, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)

@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import sys
 import tempfile
 import uuid
@@ -133,7 +134,8 @@ def make_team_server(folder, sessions):
     import opensession
     from client import Client
     opensession.configure({"OPENSESSION_DATA_DIR": str(folder / "data"), "OPENSESSION_REGISTRATION": "open"})
-    lock = opensession.open_data_dir()
+    lock, plain = opensession.open_data_dir(), sqlite3.connect(folder / "plain.db")
+    plain.execute("CREATE TABLE texts (text TEXT)")         # what LIKE is to look through
     fsync, os.fsync = os.fsync, lambda file: None           # a power cut would only cost the bench its data
     try:
         opensession.db.execute("PRAGMA synchronous = OFF")
@@ -141,14 +143,17 @@ def make_team_server(folder, sessions):
         texts = Texts(1)
         for number in range(sessions):
             user, team = owner(texts, people, teams, number, sessions)
-            answer = user.request("POST", f"/api/sessions?team_id={team}", body=hail_session(texts, number, sessions),
-                                  type="application/jsonl")
+            body = hail_session(texts)
+            plain.executemany("INSERT INTO texts VALUES (?)", [[line.decode()] for line in body.splitlines()[1:]])
+            answer = user.request("POST", f"/api/sessions?team_id={team}", body=body, type="application/jsonl")
             if answer.status != 201:
                 raise RuntimeError(answer)
         opensession.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        plain.commit()
     finally:
         os.fsync = fsync
         opensession.db._connection().close()
+        plain.close()
         lock.close()
         tempfile.tempdir = None
     (folder / "facts.json").write_text(json.dumps({"key": people[0].key, "user": people[1].key, "teams": teams}))
@@ -182,11 +187,11 @@ def owner(texts, people, teams, number, sessions):
     return people[member], teams[member % TEAMS if member % TEAMS > 2 else 0]
 
 
-def hail_session(texts, number, sessions):
+def hail_session(texts):
     """A session of about ten events as a HAIL file."""
     at = LAST - datetime.timedelta(days=730 * texts.random.random() ** 1.5)
     header = {
-        "type": "header", "version": "hail-1.0.0", "session_id": f"bench-{number}",
+        "type": "header", "version": "hail-1.0.0", "session_id": texts.id(),
         "agent": {"provider": "anthropic", "model": weighted(texts, MODELS), "tool": weighted(texts, TOOLS), "tool_version": "1.0"},
         "context": {"title": texts.pick(texts.english)[:60] if texts.random.random() < 0.7 else None, "tags": [],
                     "created_at": at.isoformat(), "updated_at": at.isoformat(),
@@ -219,3 +224,127 @@ def hail_turn(texts):
 
 def weighted(texts, choices):
     return texts.random.choices([name for name, _ in choices], [weight for _, weight in choices])[0]
+
+
+# ---------------------------------------------------------------------------
+# Transcripts on a developer's disk
+# ---------------------------------------------------------------------------
+
+def transcript_tree(sessions, megabytes):
+    """A home folder with Claude Code sessions, and Codex ones for each fourth; sizes are log-normal."""
+    return kept(f"tree-{sessions}-{megabytes}", lambda folder: make_tree(folder, sessions, megabytes))
+
+
+def large_transcript(megabytes):
+    """A home folder with one Claude Code session."""
+    def make(folder):
+        texts = Texts(2)
+        write_transcript(texts, folder, claude_records(texts, texts.id(), "/home/dev/work/large"), megabytes * 1e6, LAST)
+    return kept(f"large-{megabytes}", make)
+
+
+def make_tree(folder, sessions, megabytes):
+    texts = Texts(3)
+    sizes = [texts.random.lognormvariate(0, 1.6) for _ in range(sessions)]
+    scale = megabytes * 1e6 / sum(sizes)
+    for number, size in enumerate(sizes):
+        at = LAST - datetime.timedelta(hours=number)
+        cwd, records = f"/home/dev/work/project-{number % 20:02}", codex_records if number % 4 == 3 else claude_records
+        write_transcript(texts, folder, records(texts, texts.id(), cwd), max(1500, size * scale), at)
+
+
+def write_transcript(texts, folder, records, size, at):
+    """Write records until the file is large enough; each is a moment later."""
+    path, first = next(records)(at)
+    path = folder / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        for record in itertools.chain(first, records):
+            at += datetime.timedelta(seconds=texts.random.expovariate(1 / 5))
+            file.write(compact({**record, "timestamp": at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"}) + "\n")
+            if file.tell() >= size:
+                break
+    os.utime(path, (at.timestamp(), at.timestamp()))
+
+
+def claude_records(texts, session_id, cwd):
+    """First the place of the file, then Claude Code's records for ever, as version 2 writes them."""
+    yield lambda at: (Path(".claude/projects") / cwd.replace("/", "-") / f"{session_id}.jsonl", [])
+    parent = None
+
+    def record(kind, message, **more):
+        nonlocal parent
+        before, parent = parent, texts.id()
+        return {"parentUuid": before, "isSidechain": False, "userType": "external", "cwd": cwd, "sessionId": session_id,
+                "version": "2.1.41", "gitBranch": "main", "type": kind, "message": {"role": kind, **message}, "uuid": parent, **more}
+
+    def reply(*blocks):
+        usage = {"input_tokens": 9, "cache_creation_input_tokens": 900, "cache_read_input_tokens": 40_000, "output_tokens": 250}
+        return record("assistant", {"model": "claude-opus-4-6", "id": f"msg_{texts.id()}", "type": "message", "content": blocks,
+                                    "usage": usage}, requestId=f"req_{texts.id()}")
+
+    while True:
+        yield record("user", {"content": texts.prose()})
+        if texts.random.random() < 0.5:
+            signature = base64.b64encode(texts.random.randbytes(400)).decode()
+            yield reply({"type": "thinking", "thinking": texts.prose(), "signature": signature})
+        for _ in range(min(40, 1 + int(texts.random.expovariate(1 / 5)))):
+            call = f"toolu_{texts.id()}"
+            name, given, output, result = claude_call(texts, cwd)
+            yield reply({"type": "text", "text": texts.prose()}, {"type": "tool_use", "id": call, "name": name, "input": given})
+            answer = {"tool_use_id": call, "type": "tool_result", "content": output, "is_error": texts.random.random() < 0.05}
+            yield record("user", {"content": [answer]}, toolUseResult=result)
+        yield reply({"type": "text", "text": texts.prose(2)})
+
+
+def claude_call(texts, cwd):
+    """(name, input, output, what Claude Code keeps beside it) of a tool call; the last repeats the output, as there."""
+    path, chance = f"{cwd}/{texts.pick(texts.paths)}", texts.random.random()
+    if chance < 0.4:
+        body = texts.listing(texts.size(3000, 1.1, 100_000))
+        numbered = "\n".join(f"{number:6}\u2192{line}" for number, line in enumerate(body.split("\n"), 1))
+        return "Read", {"file_path": path}, numbered, {"type": "text", "file": {"filePath": path, "content": body}}
+    if chance < 0.7:
+        output = texts.listing(texts.size(550, 1.4, 30_000))
+        return ("Bash", {"command": f"python -m pytest -q {texts.pick(texts.paths)}", "description": "Run the tests"}, output,
+                {"stdout": output, "stderr": "", "interrupted": False})
+    old, new = texts.listing(texts.random.randint(60, 900)), texts.listing(texts.random.randint(60, 1400))
+    return ("Edit", {"file_path": path, "old_string": old, "new_string": new}, f"The file {path} has been updated.\n{new}",
+            {"filePath": path, "oldString": old, "newString": new, "originalFile": texts.listing(texts.size(3000, 1, 60_000)),
+             "structuredPatch": [{"oldStart": 3, "oldLines": 4, "newStart": 3, "newLines": 6,
+                                  "lines": [f"-{line}" for line in old.split("\n")] + [f"+{line}" for line in new.split("\n")]}]})
+
+
+def codex_records(texts, session_id, cwd):
+    """First the place of the file, then Codex's records for ever, as version 0.98 writes them."""
+    meta = {"id": session_id, "timestamp": LAST.isoformat(), "cwd": cwd, "originator": "codex_cli_rs", "cli_version": "0.98.0",
+            "source": "cli", "model_provider": "openai", "git": {"commit_hash": "0" * 40, "branch": "main"}}
+    yield lambda at: (Path(".codex/sessions") / f"{at:%Y/%m/%d}" / f"rollout-{at:%Y-%m-%dT%H-%M-%S}-{session_id}.jsonl",
+                      [{"type": "session_meta", "payload": meta}])
+
+    def record(kind, **payload):
+        return {"type": kind, "payload": payload}
+
+    while True:
+        prompt = texts.prose()
+        yield record("turn_context", cwd=cwd, approval_policy="on-request", model="gpt-5.2-codex", effort="high")
+        yield record("response_item", type="message", role="user", content=[{"type": "input_text", "text": prompt}])
+        yield record("event_msg", type="user_message", message=prompt, images=[])
+        for _ in range(min(30, 1 + int(texts.random.expovariate(1 / 4)))):
+            call = f"call_{texts.id()}"
+            yield record("response_item", type="reasoning", summary=[{"type": "summary_text", "text": "**Looking**"}], content=None,
+                         encrypted_content=base64.b64encode(texts.random.randbytes(900)).decode())
+            yield record("response_item", type="function_call", name="exec_command", call_id=call,
+                         arguments=compact({"cmd": f"sed -n 1,200p {texts.pick(texts.paths)}", "workdir": cwd}))
+            output = texts.listing(texts.size(1600, 1.2, 40_000))
+            yield record("response_item", type="function_call_output", call_id=call, output=f"Exit code: 0\nOutput:\n{output}")
+        answer = texts.prose(2)
+        yield record("event_msg", type="agent_message", message=answer)
+        yield record("response_item", type="message", role="assistant", content=[{"type": "output_text", "text": answer}])
+
+
+def copy_home(folder):
+    """A throw-away copy of a home folder, to be collected from and appended to."""
+    target = Path(tempfile.mkdtemp(prefix="bench-home-"))
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    return target
