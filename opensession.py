@@ -932,6 +932,7 @@ def session_scope(session):
     marks = [team_mark(session["team_id"]), user_mark(session["user_id"] or ""), name_mark("o", session["tool"].lower())]
     marks += [name_mark("p", name) for name in dict.fromkeys((project, project.rpartition("/")[2])) if name]
     marks += [name_mark("b", session["git_branch"].lower())] if session["git_branch"] else []
+    marks += [f"§m{bare_name(session['agent_model'])}"] if session["agent_model"] else []
     return " ".join(marks)
 
 
@@ -941,6 +942,11 @@ def team_mark(team_id):
 
 def user_mark(user_id):
     return f"§u{user_id.replace('-', '')}"
+
+
+def bare_name(name):
+    """A model's name without signs: of these, the marks of the index can be looked through for a part of a name."""
+    return re.sub("[^a-z0-9]", "", name.lower())[:LONGEST_WORD]
 
 
 def name_mark(kind, name):
@@ -962,25 +968,49 @@ ADD_ROW = "INSERT INTO search_index (rowid, text, about, scope) VALUES (?, ?, ?,
 REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope) VALUES ('delete', ?, ?, ?, ?)"
 
 
+MERGED_AFTER, MERGED_PAGES = 20_000, 64     # rows; pages in one write
+
+
 def keep_index(db, stopped):
-    """Follow what changes, until told to stop."""
+    """Follow what changes, until told to stop.  Where there is time, join the pieces in which the index grows."""
+    added, due, merging = 0, MERGED_AFTER, False
     while not stopped.is_set():
         try:
-            pause = 0 if index_some(db) else 0.5
+            rows = index_some(db)
+            added, pause = added + rows, 0 if rows else 0.5
+            if not rows and merging:
+                merging, pause = merge_some(db, MERGED_PAGES), 0.01
+            elif not rows and added > due:
+                due = max(MERGED_AFTER, index_size(db) // 4)
+                if added > due:
+                    added, merging = 0, merge_some(db, -MERGED_PAGES)
         except Exception:
             log.exception("indexing failed; it goes on in a moment")
             pause = 5
         stopped.wait(pause)
 
 
+def merge_some(db, pages):
+    """Join some pages of the index (fewer than none: begin to join all of it); whether there is more to do."""
+    changes = ("SELECT total_changes() AS n", [])
+    before, _, after = db.batch([changes, ("INSERT INTO search_index (search_index, rank) VALUES ('merge', ?)", [pages]), changes])
+    return after[0]["n"] - before[0]["n"] > 1
+
+
+def index_size(db):
+    """How many events the index has."""
+    return db.execute("SELECT sum(indexed_to) AS n FROM indexed")[0]["n"] or 0
+
+
 def index_some(db):
-    """One write to the index; False where there is nothing to do."""
+    """One write to the index; how many rows it changed or so, 0 where there is nothing to do."""
     for job in db.execute("SELECT * FROM unindexed ORDER BY no LIMIT 1"):
-        return remove_rows(db, job) or True
+        remove_rows(db, job)
+        return 1 + job["end_ordinal"] - job["first_ordinal"]
     statements = pending_statements(db)
     with contextlib.suppress(Conflict):     # somebody changed one of them: it is looked at again
         db.batch(statements)
-    return bool(statements)
+    return len(statements)
 
 
 def pending_statements(db):
@@ -1178,7 +1208,7 @@ def check_index(db):
 
 QUERY_PIECE = re.compile(r'(?P<minus>-(?!-))?(?:(?P<name>[a-zA-Z]+):)?(?:"(?P<quoted>[^"]*)(?:"\*?)?|(?P<plain>[^\s"]+))')
 QUERY_LENGTH, QUERY_WORDS = 1000, 32
-EXPANSIONS, EXPANSION_SECONDS = 300, 0.01       # what all the `begin*` of a query may stand for, one may take
+EXPANSIONS, EXPANSION_SECONDS = 300, 0.008       # what all the `begin*` of a query may stand for, one may take
 SHORT_HASH = re.compile("(?=[a-f]*[0-9])[0-9a-f]{7,39}")
 
 # Filters that the index decides by marks, with what they may be.
@@ -3470,6 +3500,8 @@ def filter_sessions(db, reader, asked, plan, teams):
                 teams = args
             if name == "user" and not negated:
                 plan.marks.append(list(map(user_mark, args)))
+            if name == "model" and not negated:
+                plan.marks.append([mark for mark in endings(db, asked, "§m") if any(bare_name(value) in mark for value in values)])
             plan.joins = plan.joins if name == "team" else SESSIONS
     return teams
 
@@ -3544,6 +3576,7 @@ def no_groups(sort):
 
 def find_newest(db, plan, cursor, wanted):
     """The newest sessions with hits.  Where the time does not suffice, it says how far back it looked."""
+    plan.until = time.thread_time() + SEARCH_SECONDS
     found = no_groups("newest")
     high = min(plan.high, cursor or plan.high)
     try:
@@ -3614,8 +3647,8 @@ def count_places(db, plan, found, cursor):
         return found.seen, False
     counted = 0
     try:
-        for counted, _ in enumerate(places(db, plan, plan.low, plan.high, f"{NEWEST} LIMIT {COUNTED_PLACES + 1}",
-                                           time.thread_time() + SEARCH_SECONDS / 2), 1):
+        rows = places(db, plan, plan.low, plan.high, f"{NEWEST} LIMIT {COUNTED_PLACES + 1}", plan.until)
+        for counted, _ in enumerate(rows, 1):
             pass
     except OutOfTime:
         return min(max(counted, found.seen), COUNTED_PLACES), True
@@ -4318,6 +4351,9 @@ def reindex():
             index_some(db)
     print(f"all {total:,} sessions are indexed", flush=True)
     if lock:
+        merging = merge_some(db, -MERGED_PAGES)
+        while merging:
+            merging = merge_some(db, MERGED_PAGES)
         lock.close()
 
 

@@ -5,13 +5,14 @@ import os
 import random
 import re
 import threading
+import time
 import unittest
 import unicodedata
 from pathlib import Path
 from urllib.parse import urlencode
 
 import opensession
-from client import Client, ServerCase, hail_file, moment, new_event, new_session
+from client import Client, ServerCase, call, new_event, new_session, running_server, server_process
 from hypothesis import given, settings, strategies as st
 
 CORPUS = Path(os.environ.get("OPENSESSION_CORPUS") or Path(opensession.__file__).parent / "../shared/corpus")
@@ -446,6 +447,52 @@ class TheIndexFollows(SearchCase):
     def check_index(self):
         """What SQLite itself says of the index."""
         self.change("INSERT INTO search_index (search_index) VALUES ('integrity-check')")
+
+
+class AServerThatRuns(SearchCase):
+    def test_it_indexes_by_itself_and_goes_on_while_reindex_asks_for_more(self):
+        key = self.ada.key
+        self._stop()
+        with running_server(self.folder) as server:
+            session = new_session(events=[new_event(text="needle")])
+            self.check(call(server.port, "POST", "/api/sessions", json.dumps({"session": session}).encode(), key,
+                            Content_Type="application/json"), 201)
+            self.wait_for_hit(server, key)
+            again = server_process(self.folder, "reindex")
+            self.assertIn("all 1 sessions are indexed", again.communicate(timeout=30)[0])
+            self.wait_for_hit(server, key)
+        alone = server_process(self.folder, "reindex")
+        self.assertEqual(alone.communicate(timeout=30)[0].splitlines()[-1], "all 1 sessions are indexed")
+        self.restart()
+        self.assertEqual(len(self.answer("needle")["hits"]), 1)
+
+    def wait_for_hit(self, server, key, seconds=10):
+        until = time.monotonic() + seconds
+        while not call(server.port, "GET", "/api/search?q=needle", key=key).json["hits"]:
+            self.assertLess(time.monotonic(), until, "it is not indexed")
+            time.sleep(0.05)
+
+    def test_the_pieces_of_an_index_are_joined_without_harm(self):
+        for number in range(30):
+            self.store(f"needle {number}")
+            self.index()
+        more = opensession.merge_some(opensession.db, -1)
+        while more:
+            more = opensession.merge_some(opensession.db, 1)
+        self.assertEqual(self.answer("needle")["count"], 60)
+
+    def test_a_thread_works_until_it_is_told_to_stop(self):
+        stopped = threading.Event()
+        thread = threading.Thread(target=opensession.keep_index, args=[opensession.db, stopped])
+        thread.start()
+        session_id = self.store("needle")
+        until = time.monotonic() + 10
+        while not self.answer("needle")["hits"] and time.monotonic() < until:
+            time.sleep(0.02)
+        stopped.set()
+        thread.join(5)
+        self.assertFalse(thread.is_alive())
+        self.assertEqual(self.answer("needle")["hits"][0]["session"]["id"], session_id)
 
 
 class Recall(SearchCase):
