@@ -963,7 +963,7 @@ def name_mark(kind, name):
 # ---------------------------------------------------------------------------
 
 TITLE = 0xFFFFFF            # the ordinal of the row for a session's title
-INDEX_ROWS, INDEX_TEXT = 500, 1 << 20       # one write holds so many rows or characters at most
+INDEX_ROWS, INDEX_TEXT = 500, 1 << 19       # one write holds so many rows or characters at most
 ADD_ROW = "INSERT INTO search_index (rowid, text, about, scope) VALUES (?, ?, ?, ?)"
 REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope) VALUES ('delete', ?, ?, ?, ?)"
 
@@ -1208,7 +1208,7 @@ def check_index(db):
 
 QUERY_PIECE = re.compile(r'(?P<minus>-(?!-))?(?:(?P<name>[a-zA-Z]+):)?(?:"(?P<quoted>[^"]*)(?:"\*?)?|(?P<plain>[^\s"]+))')
 QUERY_LENGTH, QUERY_WORDS = 1000, 32
-EXPANSIONS, EXPANSION_SECONDS = 300, 0.008       # what all the `begin*` of a query may stand for, one may take
+EXPANSIONS, EXPANSION_SECONDS = 200, 0.006       # what all the `begin*` of a query may stand for, one may take
 SHORT_HASH = re.compile("(?=[a-f]*[0-9])[0-9a-f]{7,39}")
 
 # Filters that the index decides by marks, with what they may be.
@@ -2816,6 +2816,8 @@ def list_sessions(reader, db):
               "next_cursor": cursor_text(rows[per_page - 1], SORTS[sort]) if len(rows) > per_page else None}
     if capped:
         answer["total_is_capped"] = True
+    if query("search"):
+        answer["indexing"] = still_indexing(db, reader)
     if query("facets") == "1":
         answer |= list_facets(db, view)
     sessions = ",".join(row["json"] for row in rows[:per_page])
