@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 CORPUS ?= tests/fixtures/samples
+SCALE  ?= 1
 PY     := .venv/bin/python
 PYTEST := $(PY) -m pytest -q -rs -p no:cacheprovider -n auto
 
@@ -28,8 +29,11 @@ screenshots: .venv/tests      ## the page's main states into screenshots/, one o
 	$(PY) tests/browser/screenshots.py screenshots
 	cp screenshots/readme.png docs/session.png
 
+bench: .venv/tests            ## how fast and how large, as one table: SCALE=0.1, ROWS="lists search"
+	$(PY) tests/bench/bench.py --scale $(SCALE) $(ROWS)
+
 clean:                        ## remove what the targets above made, except ./data
-	rm -rf .venv .hypothesis .pytest_cache screenshots
+	rm -rf .venv .hypothesis .pytest_cache .bench screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One virtual environment; each stamp in it is as old as the requirements that it holds.
@@ -42,4 +46,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow browser screenshots clean
+.PHONY: help run demo test slow browser screenshots bench clean
