@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 CORPUS ?= tests/fixtures/samples
+SCALE  ?= 1
 PY     := .venv/bin/python
 PYTEST := $(PY) -m pytest -q -rs -p no:cacheprovider -n auto
 
@@ -34,8 +35,11 @@ golden:                       ## write the HAIL of the small homes in tests/fixt
 readme:                       ## write the READMEs' tables of tools anew
 	$(PYTHON) tests/readme_tools.py
 
+bench: .venv/tests            ## how fast and how large, as one table: SCALE=0.1, ROWS="lists search"
+	$(PY) tests/bench/bench.py --scale $(SCALE) $(ROWS)
+
 clean:                        ## remove what the targets above made, except ./data
-	rm -rf .venv .hypothesis .pytest_cache screenshots
+	rm -rf .venv .hypothesis .pytest_cache .bench screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One virtual environment; each stamp in it is as old as the requirements that it holds.
@@ -48,4 +52,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow browser screenshots golden readme clean
+.PHONY: help run demo test slow browser screenshots bench golden readme clean

@@ -24,6 +24,7 @@ import argparse
 import base64
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import json
@@ -50,7 +51,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import waitress
-from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response, static_file
+from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.receiver import ChunkedReceiver
@@ -333,6 +334,10 @@ class Conflict(Exception):
     """A batch was undone because a constraint, or what it said `must` hold, did not."""
 
 
+class OutOfTime(Exception):
+    """A query was stopped because it took too long."""
+
+
 class Database:
     """SQLite, one connection a thread."""
 
@@ -343,6 +348,19 @@ class Database:
     def execute(self, sql, args=()):
         """Run one reading statement; return its rows."""
         return self._connection().execute(sql, args).fetchall()
+
+    def until(self, deadline, sql, args=()):
+        """Yield the rows of one reading statement until this thread has worked so long.  Raises OutOfTime."""
+        connection = self._connection()
+        connection.set_progress_handler(lambda: time.thread_time() > deadline, 200)
+        try:
+            yield from connection.execute(sql, args)
+        except sqlite3.OperationalError as error:
+            if str(error) != "interrupted":
+                raise
+            raise OutOfTime from None
+        finally:
+            connection.set_progress_handler(None, 0)
 
     def batch(self, statements):
         """Run [(sql, args), …] as one write; return the rows of each.  Raises Conflict."""
@@ -493,6 +511,57 @@ KIND_NUMBERS = {kind: number for number, kind in enumerate(EVENT_KINDS)}
 FLAG_ERROR, FLAG_TASK = 1, 2
 
 
+# The outline beside the body: one turn a prompt, with what happened until the next one.  A block
+# keeps its turns as lists in this order; the first has no event_id where it goes on with a turn of
+# the block before, or where the session has no prompt yet.
+TURN = ("ordinal", "event_id", "at", "text", "last", "events", "steps", "edits", "errors",
+        "input", "output", "input_total", "output_total")
+TURN_SUMS = ("events", "steps", "edits", "errors", "input", "output")
+TURN_TEXT = 200
+EDITS = {"FileEdit", "FileCreate", "FileDelete"}
+STEPS = EDITS | {"ToolCall", "FileRead", "CodeSearch", "FileSearch", "ShellCommand", "ImageGenerate", "VideoGenerate",
+                 "AudioGenerate", "WebSearch", "WebFetch"}
+
+
+def add_to_turns(turns, event, ordinal):
+    """Count one event in the last turn, or begin a turn with it.  What a sub-agent is told is no prompt."""
+    kind, _ = event_kind(event)
+    is_prompt = kind == "UserMessage" and not event.get("task_id")
+    if is_prompt or not turns:
+        turns.append(dict.fromkeys(TURN, 0) | {
+            "ordinal": ordinal, "event_id": event["event_id"] if is_prompt else None, "at": event["timestamp"],
+            "text": " ".join(event_texts(event)[:5000].split())[:TURN_TEXT] if is_prompt else ""})
+    turn, attributes = turns[-1], event.get("attributes") or {}
+    turn["last"] = event["timestamp"]
+    turn["events"] += 1
+    turn["steps"] += kind in STEPS
+    turn["edits"] += kind in EDITS
+    turn["errors"] += is_error(event)
+    for name in ("input", "output"):
+        turn[name] += whole(attributes.get(f"{name}_tokens"))
+        turn[f"{name}_total"] = max(turn[f"{name}_total"], whole(attributes.get(f"{name}_tokens_total")))
+
+
+def merge_turns(first, second):
+    """The turns of two neighbouring runs of events, as one list."""
+    if not (first and second) or second[0]["event_id"] is not None:
+        return first + second
+    before, after = first[-1], second[0]
+    joined = {**before, "last": after["last"], **{name: before[name] + after[name] for name in TURN_SUMS},
+              **{name: max(before[name], after[name]) for name in ("input_total", "output_total")}}
+    return [*first[:-1], joined, *second[1:]]
+
+
+def turns_text(turns):
+    """Turns as a block row has them."""
+    return json_text([list(turn.values()) for turn in turns])
+
+
+def turns_of(text):
+    """Turns from a block row."""
+    return [dict(zip(TURN, values)) for values in json.loads(text)]
+
+
 class BodyWriter:
     """Writes event lines as blocks and counts as it goes.
 
@@ -513,11 +582,13 @@ class BodyWriter:
     def _open_block(self):
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
         self._stats = empty_stats()
+        self._turns = []
         self._marks = bytearray()
         self._raw = self._compressed = 0
 
     def add(self, event, line):
         """Append one checked event; `line` is what is stored, with its line end."""
+        add_to_turns(self._turns, event, self.ordinal + self._stats["events"])
         add_to_stats(self._stats, event)
         self._marks += mark(event, line)
         self._raw += len(line)
@@ -536,7 +607,7 @@ class BodyWriter:
             "first_ordinal": self.ordinal, "event_count": count,
             "raw_offset": self.raw_offset, "raw_bytes": self._raw,
             "file_offset": self.file_offset, "file_bytes": self._compressed,
-            "chain": self.chain.hex(), "stats": self._stats, "marks": bytes(self._marks)})
+            "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks)})
         self.ordinal += count
         self.raw_offset += self._raw
         self.file_offset += self._compressed
@@ -564,7 +635,8 @@ def join_small_block(last, blocks):
     first = blocks[0]
     joined = {**first, **{key: last[key] for key in ("first_ordinal", "raw_offset", "file_offset")},
               **{key: last[key] + first[key] for key in ("event_count", "raw_bytes", "file_bytes", "marks")},
-              "stats": merge_stats(last["stats"], first["stats"])}
+              "stats": merge_stats(last["stats"], first["stats"]),
+              "turns": turns_text(merge_turns(turns_of(last["turns"]), turns_of(first["turns"])))}
     return [joined, *blocks[1:]]
 
 
@@ -722,9 +794,578 @@ def sweep(started):
                 path.unlink()
     for path in (settings.data_dir / "bodies").glob("*/*"):
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < started and not db.execute("SELECT 1 FROM sessions WHERE body = ?", [path.name]):
+            if path.stat().st_mtime < started and not db.execute("""
+                    SELECT 1 FROM sessions WHERE body = ? UNION ALL SELECT 1 FROM unindexed WHERE body = ?""", [path.name] * 2):
                 path.unlink()
                 log.warning("removed a body that no session has: %s", path.name)
+
+
+# ---------------------------------------------------------------------------
+# Search: what the index holds
+#
+# Text is prepared so that SQLite's plainest tokenizer, which splits at ASCII characters
+# that are no letters or digits, sees the words that people look for.  A query is prepared
+# the same way.  What `index_text` and `searchable` make of an event must never change within
+# an INDEX_VERSION, because a row leaves the index only against the same text; after a
+# change here, raise it: the index is then made anew by itself.
+# ---------------------------------------------------------------------------
+
+INDEX_VERSION = f"1, Unicode {unicodedata.unidata_version}"
+
+# Scripts without spaces between words, and Korean with its particles: indexed by pairs of characters.
+WIDE = ("\u0e01-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u3105-\u318f\u31f0-\u31ff"
+        "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\U00020000-\U000323af")
+EMOJI = "\u2194-\u21aa\u231a-\u23ff\u2600-\u27bf\u2b05-\u2b55\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
+# Signs that belong to letters in Arabic, Indian and other scripts, which are no letters to Python.
+SIGNS = "".join(map(chr, filter(lambda code: unicodedata.category(chr(code))[0] == "M", range(0x483, 0x1b00))))
+
+ACCENT = re.compile("[\u0300-\u036f]")
+MAY_HAVE_ACCENT = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
+WIDE_RUN = re.compile(f"[{WIDE}]+")
+LONE_SIGN = re.compile(f"[{EMOJI}]")
+NO_WORD = re.compile(f"[^\\w\\x00-\\x7f{SIGNS}{WIDE}{EMOJI}]+")
+WORD = re.compile(r"[^\x00-/:-@\[-`{-\x7f]+")           # what the tokenizer `ascii` takes for a word
+ASCII_WORD = re.compile("[A-Za-z0-9]+")
+CAMEL_EDGE = re.compile("[a-z0-9][A-Z]|[A-Z]{2}[a-z]")
+CAMEL_PART = re.compile("[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+|[A-Z]")
+LONGEST_WORD = 64
+GOES_ON = re.compile(f"([{WIDE}]{{2}}) [{WIDE}]\\s*$")      # a last pair and the character that stands alone behind it
+LONG_WORD = re.compile(f"([A-Za-z0-9]{{{LONGEST_WORD}}})[A-Za-z0-9]+")
+
+
+def searchable(text):
+    """Text as the index has it: folded, and the parts of camelCase words once more at the end."""
+    text = unicodedata.normalize("NFKC", text)
+    if len(max(text.split(), key=len, default="")) > LONGEST_WORD:
+        text = LONG_WORD.sub(r"\1", text)
+    parts = " ".join(camel_parts(text)) if CAMEL_EDGE.search(text) else ""
+    return f"{split_words(text)} {parts}"
+
+
+def camel_parts(text):
+    """The camelCase words in a text, each in its parts: "retryUpload" gives "retry Upload"."""
+    words = dict.fromkeys(word for word in ASCII_WORD.findall(text) if not (word.islower() or word.isupper() or word.istitle()))
+    parts = (CAMEL_PART.findall(word) for word in words if len(word) <= LONGEST_WORD)
+    return [" ".join(each) for each in parts if 1 < len(each) <= 8]
+
+
+def split_words(text):
+    """Folded text in which every word that is not plain ASCII stands apart."""
+    if text.isascii():
+        return text             # the tokenizer folds and splits it itself
+    text = LONE_SIGN.sub(r" \g<0> ", NO_WORD.sub(" ", fold_letters(text)))
+    return WIDE_RUN.sub(pairs, text)
+
+
+def fold_letters(text):
+    """Text without the differences that a search ignores: case, accents, width."""
+    text = fold(text)
+    if MAY_HAVE_ACCENT.search(text) or ACCENT.search(text):
+        text = unicodedata.normalize("NFC", ACCENT.sub("", unicodedata.normalize("NFD", text)))
+    return text
+
+
+def pairs(run):
+    """A run of wide characters as overlapping pairs, and its last character, so that it is found alone, too."""
+    run = run[0]
+    return " " + " ".join([*(run[at:at + 2] for at in range(len(run) - 1)), run[-1]]) + " "
+
+
+# How much of an event's text is indexed, in characters: its beginning and its end.
+TEXT_INDEXED = (256 << 10, 64 << 10)
+OUTPUT_INDEXED = (12 << 10, 4 << 10)
+OUTPUTS = {"ToolResult", "FileRead", "CodeSearch", "FileSearch", "ShellCommand", "WebSearch", "WebFetch", "Custom"}
+BLOCK_TEXTS = {"Text": ("text",), "Code": ("code",), "File": ("path", "content"), "Image": ("alt",), "Video": ("alt",),
+               "Audio": ("alt",), "Reference": ("uri",)}
+
+# kind: in a query, and what it finds.
+SEARCH_KINDS = {"UserMessage": "prompt", "AgentMessage": "reply", "Thinking": "thinking", "SystemMessage": "other",
+                "TaskStart": "other", "TaskEnd": "other", "Custom": "other"}
+
+
+def event_search_text(event):
+    """(text, path) of an event as people wrote it: what the index is made from, and snippets."""
+    kind, data = event_kind(event)
+    path = data.get("path") if isinstance(data.get("path"), str) else ""
+    said = [value for name, value in data.items() if isinstance(value, str) and name not in ("path", "call_id", "kind")]
+    shown = [text for block in event["content"]["blocks"] for text in block_texts(block)]
+    texts = dict.fromkeys(clip(text, *(OUTPUT_INDEXED if kind in OUTPUTS else TEXT_INDEXED)) for text in [*said, *shown])
+    return "\n".join(text for text in texts if text and text != path), path
+
+
+def block_texts(block):
+    """The texts in a content block that a search looks at."""
+    if block["type"] == "Json":
+        return [json_text(block["data"])] if block.get("data") is not None else []
+    return [block[name] for name in BLOCK_TEXTS[block["type"]] if isinstance(block.get(name), str)]
+
+
+def clip(text, head, tail):
+    """The beginning and the end of a text that is too long."""
+    return text if len(text) <= head + tail else f"{text[:head]}\n…\n{text[-tail:]}"
+
+
+def index_text(event):
+    """The (text, about, scope) that the index has of an event."""
+    text, path = event_search_text(event)
+    kind, data = event_kind(event)
+    marks = [f"§k{SEARCH_KINDS.get(kind, 'tool')}"]
+    marks += ["§herror"] * is_error(event) + ["§hfile"] * bool(path) + ["§hdiff"] * bool(data.get("diff"))
+    marks += ["§himage"] * any(block["type"] == "Image" for block in event["content"]["blocks"])
+    return searchable(text), searchable(path), " ".join(marks)
+
+
+def title_text(session):
+    """The (text, about) that the index has of a session itself.  A description made from its prompts says nothing new."""
+    context = json.loads(session["header"])["context"]
+    attributes = context.get("attributes") or {}
+    git = attributes.get("git") if isinstance(attributes.get("git"), dict) else {}
+    about = [context.get("description"), *(session[name] for name in ("tags", "project", "git_branch", "hail_id", "id"))]
+    about += [value for facts in (attributes, git) for name, value in facts.items()
+              if isinstance(value, str) and ("commit" in name or name in ("sha", "cwd"))]
+    return searchable(session["title"] or ""), searchable("\n".join(text for text in about if text))
+
+
+def session_scope(session):
+    """The marks by which a search is narrowed to a session.  They begin with a sign that no text in the index has."""
+    project = (session["project"] or "").lower()
+    marks = [team_mark(session["team_id"]), user_mark(session["user_id"] or ""), name_mark("o", session["tool"].lower())]
+    marks += [name_mark("p", name) for name in dict.fromkeys((project, project.rpartition("/")[2])) if name]
+    marks += [name_mark("b", session["git_branch"].lower())] if session["git_branch"] else []
+    marks += [f"§m{bare_name(session['agent_model'])}"] if session["agent_model"] else []
+    return " ".join(marks)
+
+
+def team_mark(team_id):
+    return f"§t{team_id.replace('-', '')}"
+
+
+def user_mark(user_id):
+    return f"§u{user_id.replace('-', '')}"
+
+
+def bare_name(name):
+    """A model's name without signs: of these, the marks of the index can be looked through for a part of a name."""
+    return re.sub("[^a-z0-9]", "", name.lower())[:LONGEST_WORD]
+
+
+def name_mark(kind, name):
+    """The mark for a name of any form.  Two names may share one: marks narrow, they never decide."""
+    return f"§{kind}{zlib.crc32(name.encode()):08x}"
+
+
+# ---------------------------------------------------------------------------
+# Search: keeping the index
+#
+# `indexed.pending` says which sessions changed, `unindexed` what must go; one thread works
+# them off in small writes.  Each write says what it was made from, so that several
+# processes may do it at once and a crash may come at any moment.
+# ---------------------------------------------------------------------------
+
+TITLE = 0xFFFFFF            # the ordinal of the row for a session's title
+INDEX_ROWS, INDEX_TEXT = 500, 1 << 19       # one write holds so many rows or characters at most
+ADD_ROW = "INSERT INTO search_index (rowid, text, about, scope) VALUES (?, ?, ?, ?)"
+REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope) VALUES ('delete', ?, ?, ?, ?)"
+
+
+MERGED_AFTER, MERGED_PAGES = 20_000, 64     # rows; pages in one write
+
+
+def keep_index(db, stopped):
+    """Follow what changes, until told to stop.  Where there is time, join the pieces in which the index grows."""
+    added, due, merging = 0, MERGED_AFTER, False
+    while not stopped.is_set():
+        try:
+            rows = index_some(db)
+            added, pause = added + rows, 0 if rows else 0.5
+            if not rows and merging:
+                merging, pause = merge_some(db, MERGED_PAGES), 0.01
+            elif not rows and added > due:
+                due = max(MERGED_AFTER, index_size(db) // 4)
+                if added > due:
+                    added, merging = 0, merge_some(db, -MERGED_PAGES)
+        except Exception:
+            log.exception("indexing failed; it goes on in a moment")
+            pause = 5
+        stopped.wait(pause)
+
+
+def merge_some(db, pages):
+    """Join some pages of the index (fewer than none: begin to join all of it); whether there is more to do."""
+    changes = ("SELECT total_changes() AS n", [])
+    before, _, after = db.batch([changes, ("INSERT INTO search_index (search_index, rank) VALUES ('merge', ?)", [pages]), changes])
+    return after[0]["n"] - before[0]["n"] > 1
+
+
+def index_size(db):
+    """How many events the index has."""
+    return db.execute("SELECT sum(indexed_to) AS n FROM indexed")[0]["n"] or 0
+
+
+def index_some(db):
+    """One write to the index; how many rows it changed or so, 0 where there is nothing to do."""
+    for job in db.execute("SELECT * FROM unindexed ORDER BY no LIMIT 1"):
+        remove_rows(db, job)
+        return 1 + job["end_ordinal"] - job["first_ordinal"]
+    statements = pending_statements(db)
+    with contextlib.suppress(Conflict):     # somebody changed one of them: it is looked at again
+        db.batch(statements)
+    return len(statements)
+
+
+def pending_statements(db):
+    """The statements that bring the newest pending sessions further, up to the size of one write."""
+    statements, room = [], SimpleNamespace(rows=INDEX_ROWS, text=INDEX_TEXT)
+    for session in db.execute("""
+            SELECT i.search_no, i.indexed_to, i.pending, i.scope, i.title AS old_title, i.about AS old_about, s.*
+              FROM indexed i CROSS JOIN sessions s ON s.id = i.session_id
+             WHERE i.pending > 0 ORDER BY i.search_no DESC LIMIT 100"""):
+        statements += session_statements(db, session, room)
+        if room.rows <= 0 or room.text <= 0:
+            break
+    return statements
+
+
+def session_statements(db, session, room):
+    """The statements that bring the index of one session further."""
+    scope = session_scope(session)
+    unchanged = must("""EXISTS (SELECT 1 FROM indexed i JOIN sessions s ON s.id = i.session_id
+                                 WHERE i.search_no = ? AND s.id = ? AND s.body = ? AND i.indexed_to = ? AND i.scope = ?
+                                   AND i.title IS ? AND i.about IS ?)""",
+                     *(session[name] for name in ("search_no", "id", "body", "indexed_to", "scope", "old_title", "old_about")))
+    if scope != session["scope"] and (session["indexed_to"] or session["old_title"] is not None):
+        return [unchanged, *unindex_from(session, 0, with_title=True),
+                ("UPDATE indexed SET scope = ? WHERE search_no = ?", [scope, session["search_no"]])]
+    rows, end = new_rows(db, session, scope, room)
+    title, about = title_text(session)
+    return [unchanged, *title_rows(session, title, about, scope), *rows, ("""
+        UPDATE indexed SET scope = ?, title = ?, about = ?, indexed_to = ?, pending = iif(pending = ? AND ?, 0, pending)
+         WHERE search_no = ?""", [scope, title, about, end, session["pending"], end >= session["event_count"],
+                                  session["search_no"]])]
+
+
+def title_rows(session, title, about, scope):
+    """The statements that make the row of a session's title what it should be."""
+    old = (session["old_title"], session["old_about"])
+    number = session["search_no"] << 24 | TITLE
+    if old == (title, about):
+        return []
+    removal = [] if old[0] is None else [(REMOVE_ROW, [number, *old, f"{scope} §ktitle"])]
+    return [*removal, (ADD_ROW, [number, title, about, f"{scope} §ktitle"])]
+
+
+def new_rows(db, session, scope, room):
+    """(statements that add the next events of a session, the ordinal behind them)."""
+    end, statements = session["indexed_to"], []
+    try:
+        for ordinal, event in stored_events(db, session, end):
+            row = row_of(session["search_no"], ordinal, event, scope)
+            statements.append((ADD_ROW, row))
+            end = ordinal + 1
+            room.rows -= 1
+            room.text -= len(row[1])
+            if room.rows <= 0 or room.text <= 0:
+                break
+    except BodyMissing:
+        if db.execute("SELECT 1 FROM sessions WHERE id = ? AND body = ?", [session["id"], session["body"]]):
+            log.error("session %s cannot be searched: its body is missing or damaged", session["id"])
+            end = session["event_count"]
+    room.rows -= 1
+    return statements, end
+
+
+def row_of(search_no, ordinal, event, scope):
+    """An event's row in the index."""
+    text, about, marks = index_text(event)
+    return [search_no << 24 | ordinal, text, about, f"{scope} {marks}"]
+
+
+def stored_events(db, session, start):
+    """Yield (ordinal, event) of a session's next events from an ordinal on, some blocks at most.  Raises BodyMissing."""
+    blocks = db.execute("""
+        SELECT first_ordinal, raw_bytes, file_offset, file_bytes FROM blocks
+         WHERE session_id = ? AND first_ordinal >= coalesce(
+               (SELECT max(first_ordinal) FROM blocks WHERE session_id = ? AND first_ordinal <= ?), 0)
+         ORDER BY first_ordinal LIMIT 8
+    """, [session["id"], session["id"], start])
+    for block in blocks:
+        with open_body(session["body"]) as file:
+            lines = lines_of(inflate_block(file, block))
+        for ordinal, line in enumerate(lines, block["first_ordinal"]):
+            if start <= ordinal < session["event_count"]:
+                yield ordinal, json.loads(line)
+
+
+def unindex_from(session, first, with_title=False):
+    """The statements that forget a session's events from an ordinal on.
+
+    They go before the blocks are changed; `session` is the row with the body that is about to be replaced."""
+    return [
+        (f"""INSERT INTO unindexed (search_no, scope, title, about, body, file_bytes, file_offset, block_ordinal,
+                                    first_ordinal, end_ordinal)
+             SELECT i.search_no, i.scope, {"i.title, i.about" if with_title else "NULL, NULL"}, ?, ?,
+                    coalesce(b.file_offset, {len(GZIP_HEADER)}), coalesce(b.first_ordinal, 0), ?, max(?, i.indexed_to)
+               FROM indexed i LEFT JOIN blocks b ON b.session_id = i.session_id AND b.first_ordinal =
+                    (SELECT max(first_ordinal) FROM blocks WHERE session_id = i.session_id AND first_ordinal <= ?)
+              WHERE i.session_id = ? AND (i.indexed_to > ? OR {int(with_title)})""",
+         [session["body"], session["file_bytes"], first, first, first, session["id"], first]),
+        (f"""UPDATE indexed SET indexed_to = min(indexed_to, ?), pending = pending + 1
+                                {", title = NULL, about = NULL" if with_title else ""} WHERE session_id = ?""",
+         [first, session["id"]]),
+    ]
+
+
+def remove_rows(db, job):
+    """Take out of the index what an `unindexed` row names, then let its body go."""
+    rows = removed_rows(job)
+    done = job["first_ordinal"]
+    try:
+        while batch := list(itertools.islice(rows, INDEX_ROWS)):
+            db.batch([still_queued(job, done), *((REMOVE_ROW, row) for row in batch),
+                      ("UPDATE unindexed SET first_ordinal = ? WHERE no = ?", [done + len(batch), job["no"]])])
+            done += len(batch)
+        title = [] if job["title"] is None else [(REMOVE_ROW, [
+            job["search_no"] << 24 | TITLE, job["title"], job["about"], f"{job['scope']} §ktitle"])]
+        db.batch([still_queued(job, done), *title, ("DELETE FROM unindexed WHERE no = ?", [job["no"]])])
+    except BodyMissing:
+        abandon_rows(db, job)
+    except Conflict:
+        return                  # another process did it, or everything is indexed anew
+    if not db.execute("SELECT 1 FROM sessions WHERE body = ?", [job["body"]]):
+        release_body(db, job["body"])
+
+
+def still_queued(job, done):
+    return must("EXISTS (SELECT 1 FROM unindexed WHERE no = ? AND body = ? AND first_ordinal = ?)", job["no"], job["body"], done)
+
+
+def removed_rows(job):
+    """Yield the index rows, as they were made, of the events that a job names.  Raises BodyMissing."""
+    if job["first_ordinal"] < job["end_ordinal"]:
+        lines = itertools.islice(inflated_lines(job), job["first_ordinal"] - job["block_ordinal"], None)
+        for ordinal in range(job["first_ordinal"], job["end_ordinal"]):
+            line = next(lines, None)
+            if line is None:
+                raise BodyMissing
+            yield row_of(job["search_no"], ordinal, json.loads(line), job["scope"])
+
+
+def inflated_lines(job):
+    """Yield the lines of a body from a block on.  Blocks follow each other as one stream."""
+    stream, rest = zlib.decompressobj(-15), b""
+    with open_body(job["body"]) as file:
+        file.seek(job["file_offset"])
+        left = job["file_bytes"] - job["file_offset"]
+        while piece := file.read(min(left, 1 << 16)):
+            left -= len(piece)
+            try:
+                *lines, rest = (rest + stream.decompress(piece)).split(b"\n")
+            except zlib.error:
+                raise BodyMissing from None
+            yield from lines
+
+
+def abandon_rows(db, job):
+    """The old text is lost: give the session another number, so that rows that cannot be removed mean nothing."""
+    log.warning("rows of a lost body stay in the search index: %s", job["body"])
+    db.batch([("DELETE FROM unindexed WHERE search_no = ?", [job["search_no"]]),
+              ("""UPDATE indexed SET search_no = (SELECT max(search_no) + 1 FROM indexed), indexed_to = 0, title = NULL,
+                                     about = NULL, pending = pending + 1 WHERE search_no = ?""", [job["search_no"]])])
+
+
+def release_body(db, name):
+    """Remove a body that no session has, unless the index still needs its text: then the index does."""
+    if not db.execute("SELECT 1 FROM unindexed WHERE body = ?", [name]):
+        remove_body(name)
+
+
+def renew_index(db):
+    """Empty the index; every session is then indexed anew, the newest first."""
+    bodies = db.batch([
+        ("SELECT DISTINCT body FROM unindexed WHERE NOT EXISTS (SELECT 1 FROM sessions s WHERE s.body = unindexed.body)", []),
+        ("INSERT INTO search_index (search_index) VALUES ('delete-all')", []),
+        ("DELETE FROM unindexed", []),
+        ("UPDATE indexed SET indexed_to = 0, title = NULL, about = NULL, scope = '', pending = pending + 1", []),
+        ("INSERT OR REPLACE INTO meta (key, value) VALUES ('index_version', ?)", [INDEX_VERSION]),
+    ])[0]
+    for row in bodies:
+        remove_body(row["body"])
+
+
+def check_index(db):
+    """Make the index anew where another version of this program made it."""
+    made = db.execute("SELECT value FROM meta WHERE key = 'index_version'")
+    if not made or made[0]["value"] != INDEX_VERSION:
+        renew_index(db)
+
+
+# ---------------------------------------------------------------------------
+# Search: the query language
+#
+# Words must all match; "a phrase"; -without; begin*; this OR that; name:value filters.
+# Whatever is none of these is text, so that no input is an error.
+# ---------------------------------------------------------------------------
+
+QUERY_PIECE = re.compile(r'(?P<minus>-(?!-))?(?:(?P<name>[a-zA-Z]+):)?(?:"(?P<quoted>[^"]*)(?:"\*?)?|(?P<plain>[^\s"]+))')
+QUERY_LENGTH, QUERY_WORDS = 1000, 32
+EXPANSIONS, EXPANSION_SECONDS = 200, 0.006       # what all the `begin*` of a query may stand for, one may take
+SHORT_HASH = re.compile("(?=[a-f]*[0-9])[0-9a-f]{7,39}")
+
+# Filters that the index decides by marks, with what they may be.
+MARK_FILTERS = {
+    "kind": {**{name: f"§k{name}" for name in ("prompt", "reply", "thinking", "tool")}, "error": "§herror"},
+    "has": {name: f"§h{name}" for name in ("error", "diff", "image", "file")},
+    "in": {"title": "§ktitle"},
+}
+NAME_MARKS = {"tool": "o", "project": "p", "branch": "b"}
+# Filters that the session decides: the condition, and how often the value stands in it.
+ROW_FILTERS = {
+    "tool": ("lower(s.tool) = lower(?)", 1),
+    "project": ("(lower(s.project) = lower(?) OR substr(lower(s.project), -length(?) - 1) = '/' || lower(?))", 3),
+    "branch": ("lower(s.git_branch) = lower(?)", 1),
+    "model": ("instr(lower(s.agent_model), lower(?))", 1),
+}
+
+
+def parse_query(text):
+    """What a query asks for: `groups` of words that may stand for each other, `without`, `filters`, `problems`."""
+    asked = SimpleNamespace(groups=[], without=[], filters=[], problems=[], room=EXPANSIONS)
+    if len(text) > QUERY_LENGTH:
+        asked.problems.append(f"only the first {QUERY_LENGTH} characters are looked for")
+    joins = False
+    for piece in itertools.islice(QUERY_PIECE.finditer(text[:QUERY_LENGTH]), QUERY_WORDS):
+        if piece[0] == "OR":
+            joins = bool(asked.groups)
+            continue
+        if not read_filter(asked, piece):
+            joins = read_word(asked, piece, joins)
+    return asked
+
+
+def read_filter(asked, piece):
+    """Take a piece of a query for a filter, if it is one."""
+    name = (piece["name"] or "").lower()
+    value = (piece["quoted"] if piece["plain"] is None else piece["plain"]) or ""
+    known = (name in ROW_FILTERS or name in ("team", "user", "file") or value.lower() in MARK_FILTERS.get(name, ())
+             or name in ("before", "after") and moment_of(value))
+    if not (known and value.strip()):
+        return False
+    asked.filters.append(SimpleNamespace(name=name, value=value.strip(), negated=bool(piece["minus"])))
+    return True
+
+
+def read_word(asked, piece, joins):
+    """Take a piece of a query for a word or phrase.  Returns False: what follows is not joined by OR."""
+    text = piece[0].removeprefix("-").strip('"*') if piece["name"] or piece["plain"] else piece["quoted"]
+    word = query_word(text, piece[0].endswith("*"))
+    if not word.tokens:
+        return joins
+    if piece["minus"]:
+        asked.without.append(word)
+    elif joins:
+        asked.groups[-1].append(word)
+    else:
+        asked.groups.append([word])
+    return False
+
+
+def query_word(text, begins):
+    return SimpleNamespace(text=unicodedata.normalize("NFKC", text), begins=begins, tokens=WORD.findall(query_text(text)))
+
+
+def query_text(text):
+    """Text of a query, prepared as the index is; at its end a wide word may go on."""
+    text = split_words(LONG_WORD.sub(r"\1", unicodedata.normalize("NFKC", text)))
+    text = text.lower() if text.isascii() else text
+    return GOES_ON.sub(r"\1", text)
+
+
+def moment_of(text):
+    """The moment that before: or after: names: 2026, 2026-02, 2026-02-11, today, yesterday, 7d, 24h; None for others."""
+    start = datetime.now(timezone.utc)
+    today = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    if text in ("today", "yesterday"):
+        return today - timedelta(days=text == "yesterday")
+    if ago := re.fullmatch("([0-9]{1,4})([hdw])", text):
+        return start - int(ago[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[ago[2]]
+    for form in ("%Y-%m-%d", "%Y-%m", "%Y"):
+        with contextlib.suppress(ValueError):
+            at = datetime.strptime(text, form).replace(tzinfo=timezone.utc)
+            return at if 1970 <= at.year < 9999 else None
+    return None
+
+
+def match_text(db, asked, more_marks):
+    """A query in the language of FTS5.  Every word is quoted, so nothing in it can be an error.
+
+    `more_marks` are lists of marks, of each of which one must be there."""
+    columns = "text" if any(each.name == "in" and not each.negated for each in asked.filters) else "{text about}"
+    wanted = [f"{columns} : ({any_word(db, asked, group)})" for group in asked.groups]
+    wanted += [any_mark(marks) for marks in [*marks_asked(asked, False), *more_marks] if marks] + file_matches(db, asked, False)
+    without = [f"{columns} : ({any_word(db, asked, [word])})" for word in asked.without]
+    without += [any_mark(marks) for marks in marks_asked(asked, True)] + file_matches(db, asked, True)
+    wanted = wanted or [any_mark(EVERY_ROW)]
+    return f'({" AND ".join(map("({})".format, wanted))})' + "".join(f" NOT ({part})" for part in without)
+
+
+EVERY_ROW = [f"§k{name}" for name in ("prompt", "reply", "thinking", "tool", "other", "title")]
+
+
+def any_mark(marks):
+    return "scope : ({})".format(" OR ".join(f'"{mark}"' for mark in marks))
+
+
+def file_matches(db, asked, negated):
+    """What the file: filters ask for; a path without a word matches nothing."""
+    words = [query_word(each.value, each.value.endswith("*")) for each in asked.filters
+             if each.name == "file" and each.negated == negated]
+    return [f"about : ({any_word(db, asked, [word])})" if word.tokens else any_mark("§") for word in words]
+
+
+def marks_asked(asked, negated):
+    """Lists of marks, of each of which one must be there (or, negated, none may be)."""
+    marks = {}
+    for each in asked.filters:
+        if each.negated == negated:
+            if mark := MARK_FILTERS.get(each.name, {}).get(each.value.lower()):
+                marks.setdefault(each.name if each.name == "kind" or negated else mark, []).append(mark)
+            elif each.name == "file" and not negated:
+                marks["file"] = ["§hfile"]
+            elif each.name in NAME_MARKS and not negated:
+                marks.setdefault(each.name, []).append(name_mark(NAME_MARKS[each.name], each.value.lower()))
+    return list(marks.values())
+
+
+def any_word(db, asked, words):
+    """The phrases, any of which will do, that stand for some words."""
+    return " OR ".join(f'"{" ".join(tokens)}"' for word in words for tokens in word_phrases(db, asked, word))
+
+
+def word_phrases(db, asked, word):
+    """The lists of tokens that a word stands for: itself, in its parts where it is camelCase, and its endings."""
+    phrases = [word.tokens]
+    if camel_parts(word.text):
+        phrases.append(WORD.findall(query_text(CAMEL_PART.sub(r"\g<0> ", word.text))))
+    last = word.tokens[-1]
+    if word.begins or len(last) == 1 and WIDE_RUN.fullmatch(last) or SHORT_HASH.fullmatch(last):
+        phrases = [[*tokens[:-1], ending] for tokens in phrases for ending in endings(db, asked, tokens[-1])] or phrases
+    return phrases
+
+
+def endings(db, asked, beginning):
+    """The words in the index that begin so.  SQLite's own `begin*` reads all their places before it gives the first."""
+    found, key, until = [], beginning, time.thread_time() + EXPANSION_SECONDS
+    while rows := db.execute("SELECT term FROM search_words WHERE term >= ? LIMIT 1", [key]):
+        key = rows[0]["term"]
+        if not key.startswith(beginning):
+            break
+        if not asked.room or time.thread_time() > until:
+            asked.problems.append(f"{beginning}* stands for too many words; only the first are looked for")
+            break
+        asked.room -= 1
+        found.append(key)
+        key += "\x01"
+    return found
 
 
 # ---------------------------------------------------------------------------
@@ -1039,7 +1680,10 @@ def printable(text, name, longest, sentence):
 
 def query(name, default=None):
     """One value of the query string, as text.  Bytes that are no UTF-8 become U+FFFD."""
-    values = urllib.parse.parse_qs(request.query_string, keep_blank_values=True, errors="replace").get(name)
+    if "opensession.query" not in request.environ:
+        request.environ["opensession.query"] = urllib.parse.parse_qs(
+            request.query_string, keep_blank_values=True, errors="replace")
+    values = request.environ["opensession.query"].get(name)
     return values[-1].replace("\0", "") if values else default
 
 
@@ -1152,9 +1796,11 @@ def conflict_is(status, sentence):
 
 
 def cached_answer(answer):
-    """An answer that the browser may keep until it changes."""
-    cached(sha256(json_text(answer).encode()).hexdigest()[:32])
-    return answer
+    """An answer, a dict or its JSON text, that the browser may keep until it changes."""
+    text = answer if isinstance(answer, str) else json_text(answer)
+    cached(sha256(text.encode()).hexdigest()[:32])
+    response.content_type = "application/json"
+    return text
 
 
 def cached(tag):
@@ -1734,7 +2380,8 @@ def store_session(user, db, team_id, header, pairs):
                     return insert_session(db, user, team_id, header, file, writer)
                 if known["chain"] == writer.chain.hex() and body_path(known["body"]).exists():
                     return update_header(db, user, known, header)
-                columns = replace_body(db, user, known, header, file, [], writer.blocks)
+                columns = replace_body(db, user, known, header, file, [], writer.blocks,
+                                       same_events(db, known, writer.blocks))
                 return upload_answer("updated", {**known, **columns})
             except Conflict:
                 uploading_team(db, user, known["team_id"] if known else team_id)
@@ -1785,27 +2432,35 @@ def insert_session(db, user, team_id, header, file, writer):
 
 def update_header(db, user, known, header):
     """The content is the same; what the header says may have changed."""
-    columns = header_columns(header, json.loads(known["stats"]))
+    columns = header_columns(header, json.loads(known["stats"]), known["own_title"])
     if all(known[name] == value for name, value in columns.items() if name != "uploaded_at"):
         return upload_answer("unchanged", known)
     write_columns(db, user, known, columns, [])
     return upload_answer("updated", {**known, **columns})
 
 
-def replace_body(db, user, known, header, file, kept, blocks):
+def replace_body(db, user, known, header, file, kept, blocks, same=0):
     """The content changed: a new file takes the place of the old one in one write.
 
-    `kept` are blocks whose bytes were copied, `blocks` the new ones.  Returns the columns; raises Conflict."""
+    `kept` are blocks whose bytes were copied, `blocks` the new ones; the first `same` events are what they were.  Returns the columns; raises Conflict."""
     revision = known["revision"] + 1
     columns = {"revision": revision, "body": body_name(known["id"], revision),
-               **header_columns(header, fold_stats(kept + blocks)), **extent_columns(kept + blocks)}
+               **header_columns(header, fold_stats(kept + blocks), known["own_title"]), **extent_columns(kept + blocks)}
     with published_body(db, file, columns["body"]):
         first = sum(block["event_count"] for block in kept)
         write_columns(db, user, known, columns, [
+            *unindex_from(known, max(first, same)),
             ("DELETE FROM blocks WHERE session_id = ? AND first_ordinal >= ?", [known["id"], first]),
             *insert_blocks(known["id"], blocks)])
-    remove_body(known["body"])
+    release_body(db, known["body"])
     return columns
+
+
+def same_events(db, known, blocks):
+    """How many events at the beginning of a session are the same in its new blocks, as far as blocks tell."""
+    ends = {(block["first_ordinal"] + block["event_count"], block["chain"]) for block in blocks}
+    old = db.execute("SELECT first_ordinal + event_count AS ends, chain FROM blocks WHERE session_id = ?", [known["id"]])
+    return max((row["ends"] for row in old if (row["ends"], row["chain"]) in ends), default=0)
 
 
 @contextlib.contextmanager
@@ -1826,8 +2481,7 @@ def write_columns(db, user, known, columns, statements):
     """Change a session's row and blocks, if it still is what we read and its uploader still belongs.  Raises Conflict."""
     identity = [known["user_id"], known["tool"], known["hail_id"]]
     db.batch([
-        must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND revision = ? AND chain = ? AND body = ?)",
-             known["id"], known["revision"], known["chain"], known["body"]),
+        still_the_same(known),
         must(MAY_UPLOAD, known["team_id"], user["id"]),
         RAISE_SYNC,
         (f"UPDATE sessions SET sync_no = {SYNC_NO}, {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
@@ -1835,6 +2489,12 @@ def write_columns(db, user, known, columns, statements):
         *statements,
         *settle_family(known["id"], *identity),
     ])
+
+
+def still_the_same(known):
+    """The condition that nobody changed a session since its row was read."""
+    return must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND revision = ? AND chain = ? AND body = ? AND own_title IS ?)",
+                *(known[name] for name in ("id", "revision", "chain", "body", "own_title")))
 
 
 def upload_answer(status, session):
@@ -1865,11 +2525,11 @@ def extent_columns(blocks):
             "raw_bytes": last["raw_offset"] + last["raw_bytes"], "chain": last["chain"]}
 
 
-def header_columns(header, stats):
-    """The columns that come from a header and from the counts of the events."""
+def header_columns(header, stats, own_title=None):
+    """The columns that come from a header and from the counts of the events.  A title that a person gave stays."""
     agent, context = header["agent"], header["context"]
     attributes = context.get("attributes") or {}
-    title = (context.get("title") or short_title((stats["opening"] or [""])[0]))[:LONGEST_TITLE] or None
+    title = (own_title or context.get("title") or short_title((stats["opening"] or [""])[0]))[:LONGEST_TITLE] or None
     description = (context.get("description") or " ".join(stats["opening"])[:500])[:LONGEST_DESCRIPTION] or None
     tags = ",".join(context.get("tags") or ()) or None
     line = stats_line(stats)
@@ -1910,10 +2570,11 @@ def branch_of(attributes):
 def insert_blocks(session_id, blocks):
     """The statements that put blocks into the index."""
     return [("""INSERT INTO blocks (session_id, first_ordinal, event_count, raw_offset, raw_bytes,
-                                    file_offset, file_bytes, chain, stats, marks)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                                    file_offset, file_bytes, chain, stats, turns, marks)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
              [session_id, block["first_ordinal"], block["event_count"], block["raw_offset"], block["raw_bytes"],
-              block["file_offset"], block["file_bytes"], block["chain"], json_text(block["stats"]), block["marks"]])
+              block["file_offset"], block["file_bytes"], block["chain"], json_text(block["stats"]), block["turns"],
+              block["marks"]])
             for block in blocks]
 
 
@@ -2033,7 +2694,7 @@ def append_tail(db, user, known, start, growth, file):
     writer = BodyWriter(file, known["file_bytes"], last)
     accepted = write_pairs(writer, growth["pairs"])
     stats = merge_stats(json.loads(known["stats"]), fold_stats(writer.blocks))
-    columns = header_columns(growth["header"], stats)
+    columns = header_columns(growth["header"], stats, known["own_title"])
     if writer.blocks:
         append_to_body(known["body"], known["file_bytes"], file)
         columns.update(extent_columns(writer.blocks))
@@ -2054,7 +2715,7 @@ def replace_tail(db, user, known, start, growth, file):
     if growth["base_chain"] not in (None, writer.chain.hex()):
         raise base_conflict(known)
     accepted = write_pairs(writer, growth["pairs"])
-    columns = replace_body(db, user, known, growth["header"], file, blocks, writer.blocks)
+    columns = replace_body(db, user, known, growth["header"], file, blocks, writer.blocks, start)
     return columns, accepted
 
 
@@ -2122,11 +2783,21 @@ COMPUTED = {
                           AND c.team_id = s.team_id)""",
 }
 SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
+SUMMARY_JSON = "json_object({})".format(", ".join(
+    f"'{name}', " + ("json(iif(s.error_count, 'true', 'false'))" if name == "has_errors" else COMPUTED.get(name, f"s.{name}"))
+    for name in SUMMARY))
 
-SORTS = {"recent": "s.updated_at", "popular": "s.message_count", "longest": "s.duration_seconds"}
+# The teams that the caller (once; NULL for nobody) may read.
+READABLE_TEAMS = """SELECT team_id AS id FROM team_members WHERE user_id = ?
+                    UNION SELECT id FROM teams WHERE is_public"""
+
+# Each filter has an index for each sort, list_<filter>_<sort> in schema.sql, and a count for each value in `facets`;
+# list_all_<sort> is for lists without any.  To add one: its column here, three indexes, its line in the triggers.
+FILTERS = {"tool": "tool", "user_id": "user_id", "project": "project", "model": "agent_model", "branch": "git_branch"}
+SORTS = {"recent": ("updated_at",), "popular": ("message_count", "updated_at"), "longest": ("duration_seconds", "updated_at")}
 TIME_RANGES = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-FILTERS = {"tool": "s.tool = ?", "team_id": "s.team_id = ?", "user_id": "s.user_id = ?", "project": "s.project = ?"}
-COUNTED = 10_000
+COUNTED, COUNTED_FOUND = 10_000, 1_000      # a total that no counter knows is counted this far; of a search, less
+FEW = 500                                   # so many sessions can as well be sorted
 
 
 @app.get("/api/sessions")
@@ -2135,63 +2806,230 @@ def list_sessions(reader, db):
     page, per_page = query_number("page", 1, 1, LARGEST), query_number("per_page", 20, 1, 100)
     if page * per_page > COUNTED:
         raise problem(422, "use cursor to go further than 10,000 sessions", field="page")
-    order = SORTS.get(query("sort"), SORTS["recent"])
-    where, args = list_filter(reader)
-    after, after_args = cursor_filter(order)
-    rows = db.execute(f"""
-        SELECT {SUMMARY_COLUMNS}, {order} AS sort_value
-          FROM sessions s LEFT JOIN users u ON u.id = s.user_id
-         WHERE {where} AND {after}
-         ORDER BY {order} DESC, s.updated_at DESC, s.id DESC
-         LIMIT ? OFFSET ?
-    """, [*args, *after_args, per_page + 1, 0 if after_args else (page - 1) * per_page])
-    total = db.execute(f"SELECT count(*) AS n FROM (SELECT 1 FROM sessions s WHERE {where} LIMIT ?)",
-                       [*args, COUNTED + 1])[0]["n"]
-    answer = {"sessions": [summary(row) for row in rows[:per_page]], "total": min(total, COUNTED),
-              "page": page, "per_page": per_page,
-              "next_cursor": list_cursor(rows[per_page - 1]) if len(rows) > per_page else None}
-    return cached_answer({**answer, "total_is_capped": True} if total > COUNTED else answer)
-
-
-def list_filter(reader):
-    """(SQL condition, values) of what a list shows, by the query string."""
-    where, args = [READABLE], [reader and reader["id"]]
-    for name, condition in FILTERS.items():
-        if query(name):
-            where.append(condition)
-            args.append(query(name))
+    view = list_view(db, reader)
+    sort = query("sort") if query("sort") in SORTS else "recent"
+    cursor = list_cursor(SORTS[sort])
+    skipped = 0 if cursor else (page - 1) * per_page
+    rows = list_rows(db, view, sort, cursor, skipped, per_page + 1)
+    total, capped = list_total(db, view, None if cursor else skipped, rows, per_page)
+    answer = {"total": total, "page": page, "per_page": per_page,
+              "next_cursor": cursor_text(rows[per_page - 1], SORTS[sort]) if len(rows) > per_page else None}
+    if capped:
+        answer["total_is_capped"] = True
     if query("search"):
-        where.append("instr(s.search_text, ?)")
-        args.append(fold(query("search")))
-    if query("time_range") in TIME_RANGES:
-        where.append("s.updated_at >= ?")
-        args.append(utc_text(datetime.now(timezone.utc) - TIME_RANGES[query("time_range")]))
+        answer["indexing"] = still_indexing(db, reader)
+    if query("facets") == "1":
+        answer |= list_facets(db, view)
+    sessions = ",".join(row["json"] for row in rows[:per_page])
+    return cached_answer(f'{{"sessions":[{sessions}],{json_text(answer)[1:]}')
+
+
+def list_view(db, reader):
+    """What a list shows, by the query string.
+
+    `teams` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters` are
+    those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
+    more is asked than filters and times."""
+    view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], other=True,
+                           filters={name: query(name) for name in FILTERS if query(name)}, bounds=time_bounds())
+    if query("team_id"):
+        view.teams, view.team_args = f"SELECT id FROM ({READABLE_TEAMS}) WHERE id = ?", [*view.team_args, query("team_id")]
+    where = {f"x.{FILTERS[name]} = ?": value for name, value in view.filters.items()}
+    where |= {f"x.updated_at {sign} ?": value for sign, value in view.bounds.items()}
+    if query("search"):
+        where.update(search_condition(db, reader, query("search")))
     if query("parent"):
-        where.append("""(s.user_id, s.tool, s.parent_hail_id) =
-                        (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)""")
-        args.append(query("parent"))
+        where["""(x.user_id, x.tool, x.parent_hail_id) =
+                 (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)"""] = query("parent")
     else:
-        where.append("s.listed")
-    return " AND ".join(where), args
+        view.other = bool(query("search"))
+    view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
+    view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
+    view.counts = filter_counts(db, view)
+    view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
+    return view
 
 
-def list_cursor(row):
-    """Where a page of the list ends, for the client to hand back as it is."""
-    return base64.urlsafe_b64encode(json_text([row["sort_value"], row["updated_at"], row["id"]]).encode()).decode()
+def time_bounds():
+    """{sign: time} of the last activity, by time_range, or by day and tz, the minutes that the caller's clock is ahead of UTC."""
+    if query("day"):
+        start = local_day(query("day"), "day")
+        return {">=": utc_text(start), "<": utc_text(start + timedelta(days=1))}
+    if query("time_range") in TIME_RANGES:
+        return {">=": utc_text(datetime.now(timezone.utc) - TIME_RANGES[query("time_range")])}
+    return {}
 
 
-def cursor_filter(order):
-    """(SQL condition, values) of what stands behind the cursor in the query.  Raises 400."""
-    cursor = query("cursor")
-    if not cursor:
-        return "1", []
+def local_day(text, name):
+    """The moment at which a day, YYYY-MM-DD, begins on the caller's clock.  Raises 400."""
+    clock = timezone(timedelta(minutes=query_number("tz", 0, -1439, 1439)))
     try:
-        values = parse_json(base64.urlsafe_b64decode(cursor), "cursor")
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=clock)
+    except ValueError:
+        day = None
+    if day is None or not 1 < day.year < 9999:
+        raise problem(400, f"{name} is no day", field=name)
+    return day
+
+
+def filter_counts(db, view):
+    """{name: how many sessions} for each filter of a view alone, and for "all"."""
+    pairs = {"all": "", **view.filters}
+    rows = db.execute(f"""
+        SELECT f.name, sum(f.sessions) AS n FROM ({view.teams}) t CROSS JOIN facets f
+         WHERE f.team_id = t.id AND (f.name, f.value) IN (VALUES {", ".join(["(?, ?)"] * len(pairs))})
+         GROUP BY f.name
+    """, [*view.team_args, *itertools.chain(*pairs.items())])
+    return {row["name"]: row["n"] for row in rows}
+
+
+def list_rows(db, view, sort, cursor, skipped, limit):
+    """A page of a list: rows with `json`, a session as lists show it, and what the sort goes by.
+
+    Each team gives its first ones by an index, the first of these are the page."""
+    keys = SORTS[sort]
+    where, args = view.where, view.args
+    if cursor:
+        *values, last = cursor
+        here, there = columns_of("x", keys), ", ".join("?" * len(keys))
+        where += f" AND ({here}) <= ({there}) AND (({here}) < ({there}) OR x.rowid > ?)"
+        args = [*args, *values, *values, last]
+    return db.execute(f"""
+        SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}, s.rowid AS no
+          FROM (SELECT each.value ->> {len(keys)} AS no
+                  FROM ({view.teams}) t CROSS JOIN json_each((
+                           SELECT json_group_array(json_array({columns_of("first", keys)}, first.no))
+                             FROM (SELECT {columns_of("x", keys)}, x.rowid AS no
+                                     FROM sessions x INDEXED BY {list_index(db, view, sort)}
+                                    WHERE x.team_id = t.id AND {where}
+                                    ORDER BY {columns_of("x", keys, " DESC")}, x.rowid LIMIT ?) first)) each
+                 ORDER BY {", ".join(f"each.value ->> {place} DESC" for place in range(len(keys)))}, no LIMIT ? OFFSET ?) page
+               CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
+         ORDER BY {columns_of("s", keys, " DESC")}, s.rowid
+    """, [*view.team_args, *args, skipped + limit, limit, skipped])
+
+
+def columns_of(table, names, more=""):
+    """Column names for SQL: "x.a DESC, x.b DESC"."""
+    return ", ".join(f"{table}.{name}{more}" for name in names)
+
+
+def list_index(db, view, sort):
+    """The index that leads to a page soonest.  SQLite cannot know: it keeps no counts of single values."""
+    if view.index:
+        return view.index
+    if sort != "recent" and (view.bounds or len(view.filters) > 1) and count_listed(db, view, FEW) < FEW:
+        sort = "recent"         # read by this index alone, and sorted then
+    return f"list_{view.lead}_{sort}"
+
+
+def count_listed(db, view, limit):
+    """How many sessions a view has, counted up to a limit."""
+    index = view.index or f"list_{view.lead}_recent"
+    return db.execute(f"""
+        SELECT count(*) AS n FROM (
+            SELECT 1 FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+    """, [*view.team_args, *view.args, limit])[0]["n"]
+
+
+def list_total(db, view, skipped, rows, per_page):
+    """(how many sessions a view has, whether there are more): by what the page shows, a counter, or counting."""
+    if skipped is not None and len(rows) <= per_page and (rows or not skipped):
+        return skipped + len(rows), False
+    if not (view.bounds or view.other) and len(view.filters) < 2:
+        return view.counts.get(view.lead, 0), False
+    limit = COUNTED_FOUND if query("search") else COUNTED
+    counted = count_listed(db, view, limit + 1)
+    return min(counted, limit), counted > limit
+
+
+FACETS = {"tool": "tool", "project": "project", "user_id": "user", "model": "model"}
+FACET_VALUES, FACET_SESSIONS = 30, 2000
+
+
+def list_facets(db, view):
+    """{"facets": {name: [[value, sessions], …]}}, most frequent first; of the newest ones only where a view is narrowed."""
+    narrowed = bool(view.filters or view.bounds or view.other)
+    counted = narrowed_facets(db, view) if narrowed else team_facets(db, view)
+    facets = {shown: [] for shown in FACETS.values()}
+    for name, value, sessions in sorted(counted, key=lambda each: (-each[2], each[1])):
+        values = facets[FACETS[name]]
+        if len(values) < FACET_VALUES:
+            values.append([value, sessions])
+    facets["user"] = named_users(db, facets["user"])
+    seen = sum(sessions for name, _, sessions in counted if name == "tool")
+    return {"facets": facets, "facets_are_capped": narrowed and seen >= FACET_SESSIONS}
+
+
+def team_facets(db, view):
+    """[(name, value, sessions)] of whole teams, from the counters."""
+    return [tuple(row) for row in db.execute(f"""
+        SELECT f.name, f.value, sum(f.sessions) FROM ({view.teams}) t CROSS JOIN facets f
+         WHERE f.team_id = t.id AND f.name IN (VALUES {", ".join(["(?)"] * len(FACETS))}) AND f.sessions > 0
+         GROUP BY f.name, f.value
+    """, [*view.team_args, *FACETS])]
+
+
+def narrowed_facets(db, view):
+    """[(name, value, sessions)] of the newest sessions of a narrowed view."""
+    columns = {name: FILTERS[name] for name in FACETS}
+    index = view.index or f"list_{view.lead}_recent"
+    rows = db.execute(f"""
+        SELECT {", ".join(columns.values())}, count(*) AS n FROM (
+            SELECT {columns_of("x", columns.values())} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+         GROUP BY {", ".join(columns.values())}
+    """, [*view.team_args, *view.args, FACET_SESSIONS])
+    counted = {}
+    for row in rows:
+        for name, column in columns.items():
+            if row[column] is not None:
+                counted[name, row[column]] = counted.get((name, row[column]), 0) + row["n"]
+    return [(name, value, sessions) for (name, value), sessions in counted.items()]
+
+
+def named_users(db, counted):
+    """[id, nickname, sessions] for [id, sessions]."""
+    rows = db.execute(f"SELECT id, nickname FROM users WHERE id IN (VALUES {', '.join(['(?)'] * len(counted) or ['(NULL)'])})",
+                      [user_id for user_id, _ in counted])
+    names = {row["id"]: row["nickname"] for row in rows}
+    return [[user_id, names.get(user_id), sessions] for user_id, sessions in counted]
+
+
+@app.get("/api/activity")
+def activity(reader, db):
+    """How many sessions had their last activity on each day of a month; filters as for lists."""
+    first = local_day(f"{query('month', '')}-01", "month")
+    view = list_view(db, reader)
+    starts = [first + timedelta(days=number) for number in range(31)]
+    days = [(f"{at:%Y-%m-%d}", utc_text(at), utc_text(at + timedelta(days=1))) for at in starts if at.month == first.month]
+    rows = db.execute(f"""
+        WITH days (day, since, until) AS (VALUES {", ".join(["(?, ?, ?)"] * len(days))})
+        SELECT day, (SELECT count(*) FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY list_{view.lead}_recent
+                      WHERE x.team_id = t.id AND {view.where} AND x.updated_at >= days.since AND x.updated_at < days.until) AS n
+          FROM days
+    """, [*itertools.chain(*days), *view.team_args, *view.args])
+    return cached_answer({"days": {row["day"]: row["n"] for row in rows if row["n"]}})
+
+
+def cursor_text(row, keys):
+    """Where a page of the list ends, for the client to hand back as it is."""
+    return base64.urlsafe_b64encode(json_text([row[key] for key in (*keys, "no")]).encode()).decode()
+
+
+def list_cursor(keys):
+    """The values behind which a page begins, by the cursor in the query; None without one.  Raises 400."""
+    if not query("cursor"):
+        return None
+    try:
+        values = parse_json(base64.urlsafe_b64decode(query("cursor")), "cursor")
     except ValueError:
         values = None
-    if not (isinstance(values, list) and len(values) == 3 and all(fits(value, str) or fits(value, int) for value in values)):
+    kinds = [str if key == "updated_at" else int for key in (*keys, "no")]
+    if not (isinstance(values, list) and len(values) == len(kinds) and all(map(fits, values, kinds))):
         raise problem(400, "cursor is none of ours", field="cursor")
-    return f"({order}, s.updated_at, s.id) < (?, ?, ?)", values
+    return values
 
 
 def summary(row):
@@ -2225,7 +3063,7 @@ def get_session(session_id, reader, db):
         "agent": header["agent"], "attributes": attributes,
         "stats": stats_line(json.loads(row["stats"])),
         "parent": dict(parents[0]) if parents else None, "children": children(db, reader, row),
-        "redactions": attributes.get("redactions"), "can_delete": may_delete(db, reader, row),
+        "redactions": attributes.get("redactions"), "can_delete": may_change(db, reader, row),
     }
     return cached_answer(answer)
 
@@ -2241,15 +3079,76 @@ def children(db, reader, parent):
     return [summary(row) for row in rows]
 
 
-MAY_DELETE = f"""EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND (
+MAY_CHANGE = f"""EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND (
     s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team='s.team_id')}))"""
 
 
-def may_delete(db, reader, row):
-    """Whether the caller may delete a session: the uploader and the team's admins."""
+def may_change(db, reader, row):
+    """Whether the caller may rename, move and delete a session: the uploader and the team's admins."""
     if reader is None or reader["scope"] != "full":
         return False
-    return bool(db.execute(f"SELECT 1 WHERE {MAY_DELETE}", [row["id"], *[reader["id"]] * 3]))
+    return bool(db.execute(f"SELECT 1 WHERE {MAY_CHANGE}", [row["id"], *[reader["id"]] * 3]))
+
+
+@app.put("/api/sessions/<session_id>")
+def update_session(session_id, user, db):
+    """Give a session a title of its own (null: the tool's again), or move it and those that it started to another team."""
+    row, body = find_readable(db, user, session_id), body_object()
+    team_id = field(body, "team_id", str, None)
+    statements = [must(MAY_CHANGE, row["id"], *[user["id"]] * 3)]
+    if "title" in body:
+        statements += retitling(db, row, field(body, "title", str, None) or None)
+        statements.append(audited(user["id"], "session.title", session_id))
+    if team_id not in (None, row["team_id"]):
+        uploading_team(db, user, team_id)
+        statements += moving(db, user, row, team_id)
+        statements.append(audited(user["id"], "session.move", f"{session_id} {team_id}"))
+    try:
+        db.batch(statements)
+    except Conflict:
+        raise refused_change(db, user, row, team_id) from None
+    return summary(find_readable(db, user, session_id))
+
+
+def retitling(db, row, title):
+    """The statements that give a session a title; it outlives later uploads."""
+    own_title = title and printable(title, "title", LONGEST_TITLE, f"title must be 1-{LONGEST_TITLE} characters")
+    known, = db.execute("SELECT * FROM sessions WHERE id = ?", [row["id"]])
+    header = {**json.loads(known["header"]), "session_id": known["hail_id"]}
+    columns = header_columns(header, json.loads(known["stats"]), own_title)
+    return [still_the_same(known), RAISE_SYNC,
+            (f"UPDATE sessions SET sync_no = {SYNC_NO}, own_title = ?, title = ?, search_text = ? WHERE id = ?",
+             [own_title, columns["title"], columns["search_text"], row["id"]])]
+
+
+def moving(db, user, row, team_id):
+    """The statements that take a session and those that it started to another team, where its uploader belongs too."""
+    statements = [
+        must(MAY_UPLOAD, team_id, user["id"]),
+        must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND team_id = ?)", row["id"], row["team_id"]),
+        must(f"? IS NULL OR {BELONGS}", row["user_id"], team_id, row["user_id"])]
+    family = db.execute(FAMILY, [row["id"]])
+    for each in family:
+        statements += [
+            *removal(each),
+            ("DELETE FROM removals WHERE team_id = ? AND session_id = ?", [team_id, each["id"]]),
+            RAISE_SYNC,
+            (f"UPDATE sessions SET team_id = ?, sync_no = {SYNC_NO} WHERE id = ?", [team_id, each["id"]])]
+    for each in family:
+        statements += settle_family(each["id"], each["user_id"], each["tool"], each["hail_id"])
+    return statements
+
+
+BELONGS = "EXISTS (SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ?)"
+
+
+def refused_change(db, user, row, team_id):
+    """Why a session cannot be renamed or moved: an error to raise."""
+    if not may_change(db, user, row):
+        return problem(403, "only the uploader and the team's admins can change a session")
+    if team_id and not db.execute(f"SELECT 1 WHERE ? IS NULL OR {BELONGS}", [row["user_id"], team_id, row["user_id"]]):
+        return problem(409, "the one who uploaded this session does not belong to that team", field="team_id")
+    return problem(409, "this session was changed just now; try again")
 
 
 @app.delete("/api/sessions/<session_id>")
@@ -2258,11 +3157,11 @@ def delete_session(session_id, user, db):
     row = find_readable(db, user, session_id)
     doomed = [dict(each) for each in db.execute(FAMILY, [session_id])]
     with conflict_is(403, "only the uploader and the team's admins can delete a session"):
-        db.batch([must(MAY_DELETE, row["id"], *[user["id"]] * 3),
+        db.batch([must(MAY_CHANGE, row["id"], *[user["id"]] * 3),
                   *(statement for each in doomed for statement in burial(each)),
                   audited(user["id"], "session.delete", session_id)])
     for each in doomed:
-        remove_body(each["body"])
+        release_body(db, each["body"])
     response.status = 204
 
 
@@ -2279,13 +3178,18 @@ FAMILY = """
 def burial(row):
     """The statements that delete one session and remember that it was."""
     return [
-        RAISE_SYNC,
-        (f"INSERT INTO removals (sync_no, team_id, session_id) VALUES ({SYNC_NO}, ?, ?)", [row["team_id"], row["id"]]),
+        *removal(row),
         ("""INSERT OR IGNORE INTO tombstones (user_id, tool, hail_id, deleted_at)
             SELECT ?, ?, ?, ? WHERE ? IS NOT NULL""",
          [row["user_id"], row["tool"], row["hail_id"], now(), row["user_id"]]),
         ("DELETE FROM sessions WHERE id = ?", [row["id"]]),
     ]
+
+
+def removal(row):
+    """The statements that tell pulling clients that a session left its team."""
+    return [RAISE_SYNC,
+            (f"INSERT INTO removals (sync_no, team_id, session_id) VALUES ({SYNC_NO}, ?, ?)", [row["team_id"], row["id"]])]
 
 
 @app.get("/api/sessions/<session_id>/raw")
@@ -2325,7 +3229,9 @@ LONG_DATA_URL = 256 << 10
 
 @app.get("/api/sessions/<session_id>/events")
 def list_events(session_id, reader, db):
-    """A window of events: from an ordinal, or around an event id; at most four blocks are read."""
+    """A window of events: from an ordinal, or around an event id; with q, the places of its words in the session."""
+    if query("q") is not None:
+        return search_session(session_id, reader, db)
     return read_stored(db, reader, session_id, window)
 
 
@@ -2346,8 +3252,8 @@ def window(db, row):
     limit = query_number("limit", 200, 1, 500)
     answer = {"total": row["event_count"], "revision": row["revision"]}
     start = query_number("from", 0, 0, row["event_count"])
-    if query("around"):
-        answer["found"] = found = find_event(db, row, query("around"))
+    if query("around") or query("at"):
+        answer["found"] = found = find_event(db, row, query("around")) if query("around") else find_moment(db, row)
         start = reach_back(db, row, found, limit // 2, 2)
     events, end = read_events(db, row, start, start + limit)
     answer |= {"from": start, "next": end if end < row["event_count"] and events else None,
@@ -2425,6 +3331,22 @@ def find_event(db, row, event_id):
     raise problem(404, "event not found", field="around")
 
 
+def find_moment(db, row):
+    """The ordinal of the first event at or after a time, in a file that may go back in time here and there.
+
+    The last event where all are earlier.  Raises 400."""
+    if not is_timestamp(query("at")):
+        raise problem(400, "at must be a time as in RFC 3339", field="at")
+    wanted = int(datetime.fromisoformat(query("at")).timestamp() * 1000)
+    ends = db.execute(f"SELECT first_ordinal, substr(marks, -{MARK.size}) AS last FROM blocks WHERE session_id = ? ORDER BY first_ordinal",
+                      [row["id"]])
+    reached = next((block["first_ordinal"] for block in ends if MARK.unpack(block["last"])[2] >= wanted), None)
+    if reached is None:
+        return max(0, row["event_count"] - 1)
+    marks = db.execute("SELECT marks FROM blocks WHERE session_id = ? AND first_ordinal = ?", [row["id"], reached])[0]["marks"]
+    return reached + next(number for number, (_, _, at, _, _) in enumerate(MARK.iter_unpack(marks)) if at >= wanted)
+
+
 def stored_event(db, row, ordinal):
     """One event, whole."""
     block, = load_extents(db, row, ordinal, ordinal + 1)
@@ -2441,6 +3363,539 @@ def get_event(session_id, ordinal, reader, db):
         cached(f"{row['id']}.{row['revision']}.{ordinal}")
         return {**stored_event(db, row, ordinal), "ordinal": ordinal}
     return read_stored(db, reader, session_id, read)
+
+
+# ---------------------------------------------------------------------------
+# Sessions: the whole at a glance, by what is kept beside the body
+# ---------------------------------------------------------------------------
+
+OUTLINE_ENTRIES = 5000
+
+
+@app.get("/api/sessions/<session_id>/outline")
+def outline(session_id, reader, db):
+    """A session by its prompts: each with what happened until the next one."""
+    row = find_readable(db, reader, session_id)
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.outline")
+    turns = stored_turns(db, row)
+    entries, input_before, output_before = [], 0, 0
+    for turn in turns[:OUTLINE_ENTRIES]:
+        entries.append({
+            **{name: turn[name] for name in ("ordinal", "event_id", "at", "text", "events", "steps", "edits", "errors")},
+            "at": timestamp(turn["at"]), "seconds": seconds_between(turn["at"], turn["last"]),
+            # Running totals, where a tool gives them, beat the sums, as in stats_line.
+            "input_tokens": max(0, turn["input_total"] - input_before) if turn["input_total"] else turn["input"],
+            "output_tokens": max(0, turn["output_total"] - output_before) if turn["output_total"] else turn["output"]})
+        input_before, output_before = max(input_before, turn["input_total"]), max(output_before, turn["output_total"])
+    answer = {"entries": entries, "total": row["event_count"], "revision": row["revision"]}
+    return answer | ({"is_capped": True} if len(turns) > OUTLINE_ENTRIES else {})
+
+
+def stored_turns(db, row):
+    """The turns of a session, read in portions until there are more than an outline shows."""
+    turns, after = [], -1
+    while len(turns) <= OUTLINE_ENTRIES:
+        blocks = db.execute("SELECT first_ordinal, turns FROM blocks WHERE session_id = ? AND first_ordinal > ? "
+                            "ORDER BY first_ordinal LIMIT 200", [row["id"], after])
+        if not blocks:
+            break
+        for block in blocks:
+            more = turns_of(block["turns"])
+            turns[-1:] = merge_turns(turns[-1:], more)
+        after = blocks[-1]["first_ordinal"]
+    return turns
+
+
+@app.get("/api/sessions/<session_id>/map")
+def session_map(session_id, reader, db):
+    """Kind and flags of every event, one character each."""
+    row = find_readable(db, reader, session_id)
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map")
+    marks = b"".join(block["marks"] for block in db.execute(
+        "SELECT marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]))
+    kinds, flags = marks[MARK.size - 2::MARK.size], marks[MARK.size - 1::MARK.size]
+    return {"total": row["event_count"], "revision": row["revision"], "names": list(EVENT_KINDS),
+            "kinds": kinds.translate(MAP_KINDS).decode(), "flags": flags.translate(MAP_FLAGS).decode()}
+
+
+MAP_KINDS = bytes((ord("A") + number) % 128 for number in range(256))
+MAP_FLAGS = bytes((ord("0") + number) % 128 for number in range(256))
+
+
+# ---------------------------------------------------------------------------
+# Sessions: searching
+# ---------------------------------------------------------------------------
+
+SEARCH_SECONDS = 0.015      # of work: then a search says how far back it looked
+COUNTED_PLACES = 1000
+PLACES_OF_SESSION = 100     # so many hits in a session are counted when looking through many
+PLACES_SHOWN = 3
+AT_ONCE = 10                # a search is narrowed to so many teams; a reader of more may read most anyway
+LONGEST_SESSION = timedelta(days=30)
+LARGEST_PLACE = 2**63 - 1
+
+
+@app.get("/api/search")
+def search(reader, db):
+    """What the caller may read that has all words of a query in one event, by session; newest first, or the best of few."""
+    started = time.perf_counter()
+    sort = "best" if query("sort") == "best" else "newest"
+    asked = parse_query(query("q", ""))
+    wanted = query_number("limit", 20, 1, 50)
+    cursor = search_cursor(sort)
+    looking = plan_search(db, reader, asked)
+    found = find_best(db, looking, cursor, wanted) if sort == "best" else None
+    found = found or find_newest(db, looking, cursor if sort == "newest" else None, wanted)
+    count, capped = count_places(db, looking, found, cursor)
+    hits = shown_hits(db, reader, asked, found.groups)
+    return {"hits": hits, "count": count, "count_is_capped": capped, "sort": found.sort, "next_cursor": found.next,
+            "searched_back_to": found.back_to and time_of(found.back_to), "indexing": still_indexing(db, reader),
+            "query": shown_query(asked), "took_ms": round((time.perf_counter() - started) * 1000, 1)}
+
+
+def search_cursor(sort):
+    """Where a page of a search begins, None for the first one.  Raises 400."""
+    text = query("cursor")
+    if not text:
+        return None
+    if not re.fullmatch(f"{sort[0]}[0-9]{{1,19}}", text):
+        raise problem(400, "cursor is none of ours", field="cursor")
+    return min(int(text[1:]), LARGEST_PLACE)
+
+
+def shown_query(asked):
+    """How a query was understood, for people."""
+    return {"words": [word.text for group in asked.groups for word in group], "without": [word.text for word in asked.without],
+            "filters": [{"name": each.name, "value": each.value, "negated": each.negated} for each in asked.filters],
+            "problems": list(dict.fromkeys(asked.problems))}
+
+
+def plan_search(db, reader, asked, inside=None):
+    """What to look for: `match` for the index, `where` and `args` for the sessions, `low` and `high` for rowids.
+
+    `inside` is the one session to look in.  `match` is None where nothing can be found."""
+    plan = SimpleNamespace(match=None, marks=[], where=[READABLE.replace("s.team_id", "i.team_id")], joins="", args=[reader and reader["id"]], low=0, high=LARGEST_PLACE)
+    teams = db.execute(f"SELECT id FROM ({READABLE_TEAMS}) LIMIT {AT_ONCE + 1}", [reader and reader["id"]])
+    teams = [row["id"] for row in teams] if len(teams) <= AT_ONCE else None
+    teams = filter_sessions(db, reader, asked, plan, teams)
+    if inside:
+        plan.low, plan.high = inside["search_no"] << 24, inside["search_no"] << 24 | TITLE
+    if (asked.groups or asked.without or asked.filters) and teams != []:
+        plan.match = match_text(db, asked, [] if inside else [*plan.marks, list(map(team_mark, teams or ()))])
+    return plan
+
+
+def filter_sessions(db, reader, asked, plan, teams):
+    """Add what a query's filters ask of a session to a plan; return the teams that are left to look in."""
+    for name in dict.fromkeys(each.name for each in asked.filters):
+        for negated in (False, True):
+            values = [each.value for each in asked.filters if (each.name, each.negated) == (name, negated)]
+            if not values or name in MARK_FILTERS or name == "file":
+                continue
+            if name in ("before", "after"):
+                narrow_time(plan, name, values[0], negated)
+                continue
+            condition, args = filter_condition(db, reader, name, values)
+            plan.where.append(f"NOT coalesce(({condition}), 0)" if negated else f"({condition})")
+            plan.args += args
+            if name == "team" and not negated:
+                teams = args
+            if name == "user" and not negated:
+                plan.marks.append(list(map(user_mark, args)))
+            if name == "model" and not negated:
+                plan.marks.append([mark for mark in endings(db, asked, "§m") if any(bare_name(value) in mark for value in values)])
+            plan.joins = plan.joins if name == "team" else SESSIONS
+    return teams
+
+
+def filter_condition(db, reader, name, values):
+    """(SQL, values) of one filter, of which any value will do."""
+    if name in ROW_FILTERS:
+        condition, places = ROW_FILTERS[name]
+        return " OR ".join([condition] * len(values)), [value for value in values for _ in range(places)]
+    find = team_ids if name == "team" else user_ids
+    ids = [found for value in values for found in find(db, reader, value)]
+    column = "i.team_id" if name == "team" else "s.user_id"
+    return f"{column} IN ({', '.join('?' * len(ids))})", ids
+
+
+def team_ids(db, reader, value):
+    """The readable teams that have a name or id."""
+    rows = db.execute(f"SELECT id FROM teams WHERE id IN ({READABLE_TEAMS}) AND (id = ? OR name = ? OR lower(name) = lower(?))",
+                      [reader and reader["id"], value, value, value])
+    return [row["id"] for row in rows]
+
+
+def user_ids(db, reader, value):
+    """The users who have a nickname or id; `me` is who asks."""
+    if value.lower() == "me" and reader:
+        return [reader["id"]]
+    rows = db.execute("SELECT id FROM users WHERE id = ? OR nickname = ? OR nickname = ? COLLATE NOCASE LIMIT 50", [value] * 3)
+    return [row["id"] for row in rows]
+
+
+def narrow_time(plan, name, value, negated):
+    """before: sessions that had begun by then; after: sessions that were active since then."""
+    at = moment_of(value)
+    if (name == "before") != negated:
+        plan.high = min(plan.high, max(0, int(at.timestamp())) * 128 << 24)
+    else:
+        plan.low = max(plan.low, max(0, int((at - LONGEST_SESSION).timestamp())) * 128 << 24)
+        plan.where.append("s.updated_at >= ?")
+        plan.args.append(utc_text(at))
+        plan.joins = SESSIONS
+
+
+SESSIONS = "CROSS JOIN sessions s ON s.id = i.session_id"
+
+
+def places_sql(plan, columns, order):
+    """The statement that gives rows of the index for a plan, with two rowids to look between."""
+    return f"""
+        SELECT {columns}
+          FROM search_index CROSS JOIN indexed i ON i.search_no = search_index.rowid >> 24 {plan.joins}
+         WHERE search_index MATCH ? AND search_index.rowid >= ? AND search_index.rowid < ?
+           AND ((search_index.rowid & {TITLE}) < i.indexed_to OR (search_index.rowid & {TITLE}) = {TITLE} AND NOT i.pending)
+           AND {" AND ".join(plan.where)}
+         {order}"""
+
+
+def places(db, plan, low, high, order, deadline):
+    """Yield the rowids of what a plan finds between two rowids.  Raises OutOfTime."""
+    if plan.match and low < high:
+        for row in db.until(deadline, places_sql(plan, "search_index.rowid", order), [plan.match, low, high, *plan.args]):
+            yield row[0]
+
+
+NEWEST, OLDEST = "ORDER BY search_index.rowid DESC", "ORDER BY search_index.rowid"
+BEST = "ORDER BY bm25(search_index, 1.0, 1.0, 0.0), search_index.rowid DESC"
+
+
+def no_groups(sort):
+    """A result to fill: `groups` of ordinals by search_no, `seen` rows, whether that is `all`."""
+    return SimpleNamespace(sort=sort, groups={}, seen=0, all=True, next=None, back_to=None)
+
+
+def find_newest(db, plan, cursor, wanted):
+    """The newest sessions with hits.  Where the time does not suffice, it says how far back it looked."""
+    plan.until = time.thread_time() + SEARCH_SECONDS
+    found = no_groups("newest")
+    high = min(plan.high, cursor or plan.high)
+    try:
+        collect(db, plan, found, plan.low, high, wanted, time.thread_time() + SEARCH_SECONDS / 2)
+    except OutOfTime:
+        found.all = False
+        found.back_to = min(found.groups, default=0) << 24 or look_back(db, plan, found, high, wanted)
+    if found.next is None and found.back_to:
+        found.next = f"n{found.back_to}"
+    return found
+
+
+def collect(db, plan, found, low, high, wanted, deadline):
+    """Group hits by session until there are enough sessions; one with very many hits is left early."""
+    while high is not None:
+        rows, high = places(db, plan, low, high, NEWEST, deadline), None
+        for place in rows:
+            search_no = place >> 24
+            if search_no not in found.groups and len(found.groups) == wanted:
+                found.next, found.all = f"n{min(found.groups) << 24}", False
+                return
+            ordinals = found.groups.setdefault(search_no, [])
+            ordinals.append(place & TITLE)
+            found.seen += 1
+            if len(ordinals) == PLACES_OF_SESSION:
+                high, found.all = search_no << 24, False
+                break
+        rows.close()
+
+
+def look_back(db, plan, found, high, wanted):
+    """Look through longer and longer times until the work is too much; return the rowid back to which nothing is left."""
+    newest = db.execute("SELECT max(search_no) AS no FROM indexed")[0]["no"] or 0
+    high, span = min(high, newest + 1 << 24), 86400 * 128 << 24
+    seconds = SEARCH_SECONDS * 10           # the first step must get somewhere
+    deadline = time.thread_time() + SEARCH_SECONDS
+    with contextlib.suppress(OutOfTime):
+        while high > plan.low:
+            collect(db, plan, found, max(plan.low, high - span), high, wanted, time.thread_time() + seconds)
+            high, span = max(plan.low, high - span), span * 2
+            if found.next or high == plan.low:
+                return None
+            seconds = deadline - time.thread_time()
+    return min(found.groups, default=0) << 24 or high
+
+
+def find_best(db, plan, cursor, wanted):
+    """The sessions with the best hits, or None where there are too many hits to weigh."""
+    found, skip = no_groups("best"), cursor or 0
+    groups, deadline = {}, time.thread_time() + SEARCH_SECONDS * 2
+    try:
+        for place in places(db, plan, plan.low, plan.high, f"{NEWEST} LIMIT {COUNTED_PLACES + 1}", deadline):
+            found.seen += 1
+        if found.seen > COUNTED_PLACES:
+            return None
+        for place in places(db, plan, plan.low, plan.high, BEST, deadline):
+            groups.setdefault(place >> 24, []).append(place & TITLE)
+    except OutOfTime:
+        return None
+    found.groups = dict(itertools.islice(groups.items(), skip, skip + wanted))
+    found.next = f"b{skip + wanted}" if len(groups) > skip + wanted else None
+    return found
+
+
+def count_places(db, plan, found, cursor):
+    """(number of hits, whether there are more)."""
+    if found.all and (cursor is None or found.sort == "best"):
+        return found.seen, False
+    counted = 0
+    try:
+        rows = places(db, plan, plan.low, plan.high, f"{NEWEST} LIMIT {COUNTED_PLACES + 1}", plan.until)
+        for counted, _ in enumerate(rows, 1):
+            pass
+    except OutOfTime:
+        return min(max(counted, found.seen), COUNTED_PLACES), True
+    return min(counted, COUNTED_PLACES), counted > COUNTED_PLACES
+
+
+def still_indexing(db, reader):
+    """How many of the caller's newest sessions are yet to be indexed."""
+    return db.execute(f"""
+        SELECT count(*) AS n FROM (SELECT session_id FROM indexed WHERE pending > 0 ORDER BY search_no DESC LIMIT 1000) newest
+               CROSS JOIN sessions s ON s.id = newest.session_id
+         WHERE {READABLE}""", [reader and reader["id"]])[0]["n"]
+
+
+def time_of(place):
+    """The time at which a session began, by a rowid of its."""
+    return utc_text(datetime.fromtimestamp(place // (128 << 24), timezone.utc))
+
+
+# ---------------------------------------------------------------------------
+# Sessions: what a search shows
+# ---------------------------------------------------------------------------
+
+SNIPPET_SECONDS = 0.02      # of work for further places; the best one of each session always has its text
+PLACES_WEIGHED = 12
+BEST_KINDS = ("UserMessage", "AgentMessage", "FileEdit", "FileCreate", "ShellCommand", "Thinking")
+
+
+def shown_hits(db, reader, asked, groups):
+    """The sessions of a result with their best places."""
+    pattern = highlighter(asked)
+    sessions = sessions_by_no(db, reader, groups)
+    reading = SimpleNamespace(blocks={}, until=time.thread_time() + SNIPPET_SECONDS)
+    weighed = weighed_places(db, {no: ordinals for no, ordinals in groups.items() if no in sessions})
+    hits = []
+    for search_no, ordinals in groups.items():
+        if search_no in sessions:
+            row = sessions[search_no]
+            hits.append({"session": summary(row), "count": len(ordinals), "count_is_capped": len(ordinals) == PLACES_OF_SESSION,
+                         "title_hit": TITLE in ordinals, "title": title_snippet(row, pattern) if TITLE in ordinals else None,
+                         "places": best_places(reading, weighed.get(search_no, []), pattern)})
+    return hits
+
+
+def sessions_by_no(db, reader, numbers):
+    """{search_no: row} of sessions that the caller may read."""
+    rows = db.execute(f"""
+        SELECT i.search_no, {SUMMARY_COLUMNS}
+          FROM json_each(?) n CROSS JOIN indexed i ON i.search_no = n.value CROSS JOIN sessions s ON s.id = i.session_id
+               LEFT JOIN users u ON u.id = s.user_id
+         WHERE {READABLE}""", [json_text(list(numbers)), reader and reader["id"]])
+    return {row["search_no"]: row for row in rows}
+
+
+def title_snippet(row, pattern):
+    """The title, or what else of a session the words are in."""
+    snippets = [snippet_of(row[name], pattern) for name in ("title", "description", "tags", "project", "git_branch") if row[name]]
+    return next((snippet for snippet in snippets if any(lit for _, lit in snippet)), [[row["title"] or "", False]])
+
+
+def weighed_places(db, groups):
+    """{search_no: places}, the most telling kinds first."""
+    pairs = [[search_no, ordinal] for search_no, ordinals in groups.items()
+             for ordinal in [each for each in ordinals if each != TITLE][:PLACES_WEIGHED]]
+    weighed = {}
+    for place in sorted(located(db, pairs), key=kind_rank):
+        weighed.setdefault(place["search_no"], []).append(place)
+    return weighed
+
+
+def located(db, pairs):
+    """Places, with where their events lie, for [search_no, ordinal] pairs in order."""
+    rows = db.execute(f"""
+        SELECT i.search_no, p.value ->> 1 AS ordinal, s.body, b.first_ordinal, b.raw_bytes, b.file_offset, b.file_bytes,
+               substr(b.marks, ((p.value ->> 1) - b.first_ordinal) * {MARK.size} + 1, {MARK.size}) AS mark
+          FROM json_each(?) p CROSS JOIN indexed i ON i.search_no = p.value ->> 0 CROSS JOIN sessions s ON s.id = i.session_id
+               CROSS JOIN blocks b ON b.session_id = s.id AND b.first_ordinal =
+               (SELECT max(first_ordinal) FROM blocks WHERE session_id = s.id AND first_ordinal <= p.value ->> 1)
+    """, [json_text(pairs)])
+    marks = ((row, MARK.unpack(row["mark"])) for row in rows if len(row["mark"]) == MARK.size)
+    return [{**row, "at": at, "kind": KIND_NAMES[kind]} for row, (_, _, at, kind, _) in marks]
+
+
+KIND_NAMES = list(EVENT_KINDS)
+
+
+def kind_rank(place):
+    return BEST_KINDS.index(place["kind"]) if place["kind"] in BEST_KINDS else len(BEST_KINDS)
+
+
+def best_places(reading, weighed, pattern):
+    """The best places of a session: the most telling one, and others that are read with it or as time permits."""
+    first = weighed[:1]
+    others = sorted(weighed[1:], key=lambda place: place["first_ordinal"] != first[0]["first_ordinal"])
+    places = [*first, *others[:PLACES_SHOWN - 1]]
+    return [shown_place(reading, place, pattern, place is places[0]) for place in places]
+
+
+def shown_place(reading, place, pattern, always):
+    """A place as results show it; its text is left out where reading it would take too long."""
+    event = None
+    if always or (place["body"], place["first_ordinal"]) in reading.blocks or time.thread_time() < reading.until:
+        event = read_place(reading, place)
+    at = utc_text(datetime.fromtimestamp(place["at"] / 1000, timezone.utc))
+    return {"ordinal": place["ordinal"], "event_id": event and event["event_id"], "kind": place["kind"], "at": at,
+            "snippet": event and event_snippet(event, pattern)}
+
+
+def read_place(reading, place):
+    """The event of a place, or None where its body is gone; blocks are read once."""
+    key = (place["body"], place["first_ordinal"])
+    try:
+        if key not in reading.blocks:
+            with open_body(place["body"]) as file:
+                reading.blocks[key] = inflate_block(file, place).split(b"\n")
+        return json.loads(reading.blocks[key][place["ordinal"] - place["first_ordinal"]])
+    except (BodyMissing, ValueError, IndexError):
+        return None
+
+
+def event_snippet(event, pattern):
+    """The piece of an event in which most words are."""
+    text, path = event_search_text(event)
+    return snippet_of(f"{path}\n{text}" if path else text, pattern)
+
+
+SNIPPET, SNIPPET_BEFORE = 200, 40
+
+
+def highlighter(asked):
+    """The pattern of a query's words in folded text; None where it has none."""
+    words = [word for group in asked.groups for word in group]
+    patterns = [f"({word_pattern(word)})" for word in words]
+    return re.compile("|".join(patterns)) if patterns else None
+
+
+def word_pattern(word):
+    """A word as it may stand in folded text: `retryUpload` in any of its forms."""
+    pieces = [fold_letters(piece) for piece in re.findall(r"[^\W_]+", CAMEL_PART.sub(r"\g<0> ", word.text))]
+    return r"[\W_]*".join(map(re.escape, pieces)) or re.escape(fold_letters(word.text))
+
+
+def snippet_of(text, pattern):
+    """[[text, whether it is one of the words], …] around the place where most words are."""
+    text, folded = alike(text)
+    spans = [match.span() + (match.lastindex,) for match in itertools.islice(found_words(text, folded, pattern), 200)]
+    first = max(spans, key=lambda span: (len({each[2] for each in spans if span[0] <= each[0] < span[0] + SNIPPET}), -span[0]),
+                default=(0, 0, 0))[0]
+    start = max(0, first - SNIPPET_BEFORE)
+    end = start + SNIPPET + SNIPPET_BEFORE
+    pieces, at = [["…", False]] if start else [], start
+    for begin, stop, _ in spans:
+        if at <= begin and stop <= max(end, first + 1000):
+            pieces += [[text[at:begin], False], [text[begin:stop], True]]
+            at = stop
+        if begin >= end:
+            break
+    pieces += [[text[at:max(at, end)], False]] + ([["…", False]] if end < len(text) else [])
+    return [[re.sub(r"\s+", " ", piece), lit] for piece, lit in pieces if piece]
+
+
+def alike(text):
+    """(text, folded text) in which the same places are the same characters."""
+    for form in (text, unicodedata.normalize("NFKC", text)):
+        folded = fold_letters(form)
+        if len(folded) == len(form):
+            return form, folded
+    return form, "".join(folded if len(folded := fold_letters(letter)) == 1 else letter for letter in form)
+
+
+def found_words(text, folded, pattern):
+    """Yield the matches that begin and end where words do."""
+    if pattern:
+        for match in pattern.finditer(folded):
+            if match.start() < match.end() and begins_word(text, match.start()):
+                yield match
+
+
+def begins_word(text, at):
+    """Whether a word, or a part of a camelCase word, begins here."""
+    before, here = text[at - 1:at], text[at]
+    if not (before.isalnum() and here.isalnum()) or WIDE_RUN.match(before) or WIDE_RUN.match(here):
+        return True
+    return here.isupper() and (before.islower() or before.isdigit() or text[at + 1:at + 2].islower())
+
+
+# ---------------------------------------------------------------------------
+# Sessions: searching in one
+# ---------------------------------------------------------------------------
+
+ORDINALS_SHOWN = 10_000
+
+
+def search_session(session_id, reader, db):
+    """All places in one session where a query's words are: their ordinals, and a page of them with text."""
+    row = find_readable(db, reader, session_id)
+    inside = db.execute("SELECT search_no, indexed_to FROM indexed WHERE session_id = ?", [session_id])
+    asked = parse_query(query("q", ""))
+    plan = plan_search(db, reader, asked, inside[0] if inside else {"search_no": 0})
+    ordinals, capped = session_ordinals(db, plan)
+    start = query_number("from", 0, 0, LARGEST)
+    page = [ordinal for ordinal in ordinals if ordinal >= start][:query_number("limit", 50, 1, 200)]
+    reading = SimpleNamespace(blocks={}, until=time.thread_time() + 4 * SNIPPET_SECONDS)
+    pattern = highlighter(asked)
+    places = located(db, [[inside[0]["search_no"], ordinal] for ordinal in page])
+    return {"hits": [shown_place(reading, place, pattern, place is places[0]) for place in places],
+            "ordinals": ordinals, "total": len(ordinals), "total_is_capped": capped,
+            "next": next((ordinal for ordinal in ordinals if page and ordinal > page[-1]), None),
+            "indexing": bool(inside) and inside[0]["indexed_to"] < row["event_count"],
+            "revision": row["revision"], "query": shown_query(asked)}
+
+
+def session_ordinals(db, plan):
+    """(the ordinals of all hits in a session, whether there are more)."""
+    ordinals = []
+    try:
+        for place in places(db, plan, plan.low, plan.high, f"{OLDEST} LIMIT {ORDINALS_SHOWN + 1}",
+                            time.thread_time() + 10 * SEARCH_SECONDS):
+            ordinals.append(place & TITLE)
+    except OutOfTime:
+        return ordinals, True
+    return ordinals[:ORDINALS_SHOWN], len(ordinals) > ORDINALS_SHOWN
+
+
+def search_condition(db, reader, text):
+    """{SQL condition: value} for the sessions `x` of a list that a search narrows.
+
+    Signs are not in the index: a search for nothing else looks at titles, as the original does."""
+    asked = parse_query(text)
+    if not (asked.groups or asked.without or asked.filters):
+        return {"instr(x.search_text, ?)": fold(text)}
+    return {FOUND: json_text(matching_sessions(db, reader, asked))}
+
+
+FOUND = "x.id IN (SELECT value FROM json_each(?))"
+
+
+def matching_sessions(db, reader, asked):
+    """The ids of the newest sessions that a search finds, a thousand at most."""
+    plan = plan_search(db, reader, asked)
+    found = no_groups("newest")
+    with contextlib.suppress(OutOfTime):
+        collect(db, plan, found, plan.low, plan.high, COUNTED_PLACES, time.thread_time() + 4 * SEARCH_SECONDS)
+    return [row["session_id"] for row in db.execute(
+        "SELECT session_id FROM indexed WHERE search_no IN (SELECT value FROM json_each(?))", [json_text(list(found.groups))])]
 
 
 # ---------------------------------------------------------------------------
@@ -2506,7 +3961,7 @@ def get_team(team_id, reader, db):
         raise problem(404, "team not found")
     rows = db.execute(f"""
         SELECT {SUMMARY_COLUMNS} FROM sessions s LEFT JOIN users u ON u.id = s.user_id
-         WHERE s.team_id = ? AND {READABLE} AND s.parent_hail_id IS NULL
+         WHERE s.team_id = ? AND {READABLE} AND s.listed
          ORDER BY s.updated_at DESC, s.id DESC LIMIT 50
     """, [team_id, reader and reader["id"]])
     members = db.execute("SELECT count(*) AS n FROM team_members WHERE team_id = ?", [team_id])[0]["n"]
@@ -2703,16 +4158,46 @@ def web(path="index.html"):
     """The page: a file of it, else its shell, which finds out from the address what to show."""
     if re.match("api(/|$)", path) or OUTSIDE.search(path):
         raise problem(404, "there is nothing here")
-    found = os.path.isfile(settings.web_dir / path)
-    answer = static_file(path if found else "index.html", root=str(settings.web_dir))
-    if answer.status_code >= 400:
-        raise problem(404, "there is nothing here")
-    answer.set_header("Cache-Control", "no-cache")
-    return answer
+    path = path if os.path.isfile(settings.web_dir / path) else "index.html"
+    try:
+        file = page_file(path)
+    except OSError:
+        raise problem(404, "there is nothing here") from None
+    zipped = file.zipped and GZIP_ACCEPTED.search(sent("Accept-Encoding"))
+    cached(f"{file.tag}.gz" if zipped else file.tag)
+    response.content_type = file.kind
+    response.set_header("Vary", "Accept-Encoding")
+    # A library that is asked for by its version never changes; all else is asked for again, and told so by its tag.
+    lasting = path.startswith("vendor/") and query("v")
+    response.set_header("Cache-Control", "public, max-age=31536000, immutable" if lasting else "no-cache")
+    if zipped:
+        response.set_header("Content-Encoding", "gzip")
+    return file.zipped if zipped else file.plain
 
 
-# Paths that would lead out of the page's directory: whether something is there is nobody's business.
-OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
+# Paths that would lead out of the page's directory (or to a drive): whether something is there is nobody's business.
+OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|[\0:]")
+GZIP_ACCEPTED = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+PAGE_TYPES = {".html": "text/html; charset=UTF-8", ".js": "text/javascript; charset=UTF-8", ".css": "text/css; charset=UTF-8",
+              ".json": "application/json", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
+              ".woff2": "font/woff2", ".md": "text/plain; charset=UTF-8", ".LICENSE": "text/plain; charset=UTF-8"}
+
+
+def page_file(path):
+    """A file of the page, as it is now.  Raises OSError."""
+    path = settings.web_dir / path
+    found = path.stat()
+    return read_page_file(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def read_page_file(path, changed, size):
+    """Tag, media type, bytes and, where it pays, zipped bytes of a file of the page; read and zipped once."""
+    plain = path.read_bytes()
+    deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+    zipped = deflate.compress(plain) + deflate.flush()
+    return SimpleNamespace(tag=sha256(plain).hexdigest()[:32], kind=PAGE_TYPES.get(path.suffix, "application/octet-stream"),
+                           plain=plain, zipped=zipped if len(zipped) < 0.9 * len(plain) else None)
 
 
 # ---------------------------------------------------------------------------
@@ -2794,6 +4279,7 @@ def open_data_dir():
     tempfile.tempdir = str(settings.data_dir / "tmp")
     schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
     db = open_database(path, schema, MIGRATIONS)
+    check_index(db)
     return lock
 
 
@@ -2833,12 +4319,47 @@ def serve():
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     offer_setup(lambda text: print(text, flush=True))
     threading.Thread(target=sweep, args=[started], daemon=True, name="sweep").start()
+    stopped = threading.Event()
+    indexer = threading.Thread(target=keep_index, args=[db, stopped], daemon=True, name="index")
+    indexer.start()
     signal.signal(signal.SIGTERM, stop)
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
     server.run()
     server.close()
+    stopped.set()
+    indexer.join(5)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     lock.close()
+
+
+def reindex():
+    """Make the search index anew, saying how far it is; where a server runs on this data, it does the work."""
+    global db
+    try:
+        lock = open_data_dir()
+    except Unusable as error:
+        if "already serves" not in str(error):
+            raise
+        lock, db = None, Database(settings.data_dir / "opensession.db")
+    renew_index(db)
+    total, last = db.execute("SELECT count(*) AS n FROM indexed WHERE pending > 0")[0]["n"], None
+    while left := db.execute("SELECT count(*) AS n FROM indexed WHERE pending > 0")[0]["n"]:
+        if last is None or time.monotonic() - last > 1:
+            last = time.monotonic()
+            print(f"{max(0, total - left):,} of {total:,} sessions indexed", flush=True)
+        if lock is None:
+            time.sleep(0.2)
+        else:
+            index_some(db)
+    print(f"all {total:,} sessions are indexed", flush=True)
+    if lock:
+        merging = merge_some(db, -MERGED_PAGES)
+        while merging:
+            merging = merge_some(db, MERGED_PAGES)
+        lock.close()
+
+
+COMMANDS = {"serve": serve, "reindex": reindex}
 
 
 def parse_arguments(arguments):
@@ -2851,18 +4372,20 @@ def parse_arguments(arguments):
         epilog=f"environment:\n{table}\n\nexit codes: 0 stopped, 2 a setting is wrong, 3 the data directory is in use, "
                "4 it cannot be used")
     parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("command", nargs="?", choices=COMMANDS, default="serve",
+                        help="reindex: make the search index anew, also while the server runs")
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
-    parse_arguments(arguments)
+    command = parse_arguments(arguments).command
     try:
         configure(os.environ)
     except BadSetting as error:
         sys.exit(fail(2, error))
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        serve()
+        COMMANDS[command]()
     except Unusable as error:
         sys.exit(fail(3 if "already serves" in str(error) else 4, error))
 

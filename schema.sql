@@ -95,15 +95,13 @@ CREATE TABLE sessions (
     hail_id             TEXT NOT NULL,      -- the session_id that the tool gave
     parent_hail_id      TEXT,               -- the session that started this one
     listed              INTEGER NOT NULL,   -- not empty, not a helper, not below a parent that is here
-    header              TEXT NOT NULL,      -- the HAIL header as sent, without the id and the type
     agent_provider      TEXT,
     agent_model         TEXT,
     title               TEXT,
-    description         TEXT,
+    own_title           TEXT,               -- given by a person here; `title` is it where there is one
     tags                TEXT,               -- joined by commas, as the original has it
     project             TEXT,
     git_branch          TEXT,
-    search_text         TEXT NOT NULL,      -- title, description and tags, case-folded
     created_at          TEXT NOT NULL,
     updated_at          TEXT NOT NULL,      -- the last activity in the session
     uploaded_at         TEXT NOT NULL,
@@ -119,7 +117,6 @@ CREATE TABLE sessions (
     files_changed       INTEGER NOT NULL,
     lines_added         INTEGER NOT NULL,
     lines_removed       INTEGER NOT NULL,
-    stats               TEXT NOT NULL,      -- the counts with what they need to grow, JSON
     -- The body: the file's name, its committed length and the length of what it holds.
     revision            INTEGER NOT NULL,   -- rises when stored events change, not when they grow
     sync_no             INTEGER NOT NULL UNIQUE,
@@ -127,11 +124,83 @@ CREATE TABLE sessions (
     file_bytes          INTEGER NOT NULL,
     raw_bytes           INTEGER NOT NULL,
     chain               TEXT NOT NULL,      -- content identity, hex; see next_chain
+    -- The long ones stand last, so that what filters and sorts need is read without them.
+    description         TEXT,
+    search_text         TEXT NOT NULL,      -- title, description and tags, case-folded
+    header              TEXT NOT NULL,      -- the HAIL header as sent, without the id and the type
+    stats               TEXT NOT NULL,      -- the counts with what they need to grow, JSON
     UNIQUE (user_id, tool, hail_id)         -- NULLs differ: sessions of deleted users never clash
 ) STRICT;
-CREATE INDEX sessions_of_team ON sessions (team_id, listed, updated_at DESC, id DESC);
 CREATE INDEX sessions_by_sync ON sessions (team_id, sync_no);
 CREATE INDEX sessions_by_parent ON sessions (user_id, tool, parent_hail_id) WHERE parent_hail_id IS NOT NULL;
+
+-- Lists: an index for each filter and sort; see FILTERS and SORTS.  Those by time hold all that
+-- filters need, so that several filters at once, totals and facets are read from them alone.
+CREATE INDEX list_all_recent ON sessions (team_id, updated_at DESC, tool, user_id, project, agent_model, git_branch)
+    WHERE listed;
+CREATE INDEX list_all_popular ON sessions (team_id, message_count DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_all_longest ON sessions (team_id, duration_seconds DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_tool_recent ON sessions (team_id, tool, updated_at DESC, user_id, project, agent_model, git_branch)
+    WHERE listed;
+CREATE INDEX list_tool_popular ON sessions (team_id, tool, message_count DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_tool_longest ON sessions (team_id, tool, duration_seconds DESC, updated_at DESC) WHERE listed;
+CREATE INDEX list_user_id_recent ON sessions (team_id, user_id, updated_at DESC, tool, project, agent_model, git_branch)
+    WHERE listed AND user_id IS NOT NULL;
+CREATE INDEX list_user_id_popular ON sessions (team_id, user_id, message_count DESC, updated_at DESC) WHERE listed AND user_id IS NOT NULL;
+CREATE INDEX list_user_id_longest ON sessions (team_id, user_id, duration_seconds DESC, updated_at DESC) WHERE listed AND user_id IS NOT NULL;
+CREATE INDEX list_project_recent ON sessions (team_id, project, updated_at DESC, tool, user_id, agent_model, git_branch)
+    WHERE listed AND project IS NOT NULL;
+CREATE INDEX list_project_popular ON sessions (team_id, project, message_count DESC, updated_at DESC) WHERE listed AND project IS NOT NULL;
+CREATE INDEX list_project_longest ON sessions (team_id, project, duration_seconds DESC, updated_at DESC) WHERE listed AND project IS NOT NULL;
+CREATE INDEX list_model_recent ON sessions (team_id, agent_model, updated_at DESC, tool, user_id, project, git_branch)
+    WHERE listed AND agent_model IS NOT NULL;
+CREATE INDEX list_model_popular ON sessions (team_id, agent_model, message_count DESC, updated_at DESC) WHERE listed AND agent_model IS NOT NULL;
+CREATE INDEX list_model_longest ON sessions (team_id, agent_model, duration_seconds DESC, updated_at DESC) WHERE listed AND agent_model IS NOT NULL;
+CREATE INDEX list_branch_recent ON sessions (team_id, git_branch, updated_at DESC, tool, user_id, project, agent_model)
+    WHERE listed AND git_branch IS NOT NULL;
+CREATE INDEX list_branch_popular ON sessions (team_id, git_branch, message_count DESC, updated_at DESC) WHERE listed AND git_branch IS NOT NULL;
+CREATE INDEX list_branch_longest ON sessions (team_id, git_branch, duration_seconds DESC, updated_at DESC) WHERE listed AND git_branch IS NOT NULL;
+
+-- How many listed sessions a team has: in all, and for each value of each filter.  Kept by the triggers below.
+CREATE TABLE facets (
+    team_id  TEXT NOT NULL,
+    name     TEXT NOT NULL,                 -- 'all' (value ''), or a filter
+    value    TEXT NOT NULL,
+    sessions INTEGER NOT NULL,
+    PRIMARY KEY (team_id, name, value)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER facets_insert AFTER INSERT ON sessions WHEN new.listed BEGIN
+    INSERT INTO facets (team_id, name, value, sessions)
+    SELECT new.team_id, column1, column2, 1
+      FROM (VALUES ('all', ''), ('tool', new.tool), ('user_id', new.user_id),
+            ('project', new.project), ('model', new.agent_model), ('branch', new.git_branch))
+     WHERE column2 IS NOT NULL
+        ON CONFLICT DO UPDATE SET sessions = sessions + 1;
+END;
+CREATE TRIGGER facets_delete AFTER DELETE ON sessions WHEN old.listed BEGIN
+    UPDATE facets SET sessions = sessions - 1
+     WHERE team_id = old.team_id AND (name, value) IN
+           (VALUES ('all', ''), ('tool', old.tool), ('user_id', old.user_id),
+            ('project', old.project), ('model', old.agent_model), ('branch', old.git_branch));
+END;
+CREATE TRIGGER facets_leave AFTER UPDATE ON sessions
+WHEN old.listed AND (new.listed, new.team_id, new.tool, new.user_id, new.project, new.agent_model, new.git_branch)
+      IS NOT (old.listed, old.team_id, old.tool, old.user_id, old.project, old.agent_model, old.git_branch) BEGIN
+    UPDATE facets SET sessions = sessions - 1
+     WHERE team_id = old.team_id AND (name, value) IN
+           (VALUES ('all', ''), ('tool', old.tool), ('user_id', old.user_id),
+            ('project', old.project), ('model', old.agent_model), ('branch', old.git_branch));
+END;
+CREATE TRIGGER facets_enter AFTER UPDATE ON sessions
+WHEN new.listed AND (new.listed, new.team_id, new.tool, new.user_id, new.project, new.agent_model, new.git_branch)
+      IS NOT (old.listed, old.team_id, old.tool, old.user_id, old.project, old.agent_model, old.git_branch) BEGIN
+    INSERT INTO facets (team_id, name, value, sessions)
+    SELECT new.team_id, column1, column2, 1
+      FROM (VALUES ('all', ''), ('tool', new.tool), ('user_id', new.user_id),
+            ('project', new.project), ('model', new.agent_model), ('branch', new.git_branch))
+     WHERE column2 IS NOT NULL
+        ON CONFLICT DO UPDATE SET sessions = sessions + 1;
+END;
 
 -- The index of a body: runs of events that can be inflated on their own.
 CREATE TABLE blocks (
@@ -144,9 +213,74 @@ CREATE TABLE blocks (
     file_bytes    INTEGER NOT NULL,
     chain         TEXT NOT NULL,            -- at the end of the block
     stats         TEXT NOT NULL,            -- of the events in the block, JSON
+    turns         TEXT NOT NULL,            -- the outline of the block, JSON; see TURN
     marks         BLOB NOT NULL,            -- a fixed record for each event; see MARK
     PRIMARY KEY (session_id, first_ordinal)
 ) STRICT;
+
+-- Search.  A row for each event, and one for the title of each session, in `search_index`;
+-- its rowid is search_no << 24 | ordinal (the title's ordinal is the largest), so that rowids
+-- are in the order of time.  The table keeps no text, only where words stand.  opensession.py
+-- prepares the words (see `searchable`); `about` has the path that an event touches, or a
+-- session's description, tags and so on; `scope` has marks such as the team, to narrow a search.
+CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', tokenize = 'ascii');
+CREATE VIRTUAL TABLE search_words USING fts5vocab('search_index', 'instance');
+
+-- What the index holds of each session.  Whoever searches joins this, and triggers keep it true
+-- within every change of a session, so that nothing shows which is gone, elsewhere or not yet there.
+CREATE TABLE indexed (
+    search_no  INTEGER PRIMARY KEY,         -- the second in which the session began × 128, or the next free number
+    session_id TEXT NOT NULL UNIQUE,
+    team_id    TEXT NOT NULL,               -- where the session is now
+    indexed_to INTEGER NOT NULL DEFAULT 0,  -- events before this one are there
+    pending    INTEGER NOT NULL DEFAULT 1,  -- changes since they were last brought up to date
+    scope      TEXT NOT NULL DEFAULT '',    -- with which they are there
+    title      TEXT,                        -- the words of the title's row, NULL where there is none
+    about      TEXT
+) STRICT;
+CREATE INDEX indexed_pending ON indexed (search_no) WHERE pending > 0;
+
+-- Rows to take out of the index: of events that were replaced, moved or deleted.  SQLite takes
+-- a row out only against its old text, so `body` stays on the disk until this is done.
+CREATE TABLE unindexed (
+    no            INTEGER PRIMARY KEY,
+    search_no     INTEGER NOT NULL,
+    scope         TEXT NOT NULL,
+    title         TEXT,
+    about         TEXT,
+    body          TEXT NOT NULL,
+    file_bytes    INTEGER NOT NULL,
+    file_offset   INTEGER NOT NULL,         -- where a block begins,
+    block_ordinal INTEGER NOT NULL,         -- and its first event
+    first_ordinal INTEGER NOT NULL,         -- events from this one
+    end_ordinal   INTEGER NOT NULL          -- to before this one
+) STRICT;
+CREATE INDEX unindexed_bodies ON unindexed (body);
+
+-- Whatever changes a session, the index hears of it.  (A replaced body says itself from where; see unindex_from.)
+CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
+    INSERT INTO indexed (session_id, team_id, search_no)
+    WITH wanted (no) AS (
+        SELECT min(max(CAST(strftime('%s', new.created_at) AS INTEGER), 0), 4294967295) * 128 + (random() & 127))
+    SELECT new.id, new.team_id, CASE WHEN NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = no) THEN no ELSE
+           (SELECT i.search_no + 1 FROM indexed i
+             WHERE i.search_no >= no AND NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = i.search_no + 1)
+             ORDER BY i.search_no LIMIT 1) END
+      FROM wanted;
+END;
+CREATE TRIGGER session_changed
+    AFTER UPDATE OF event_count, team_id, user_id, tool, title, description, tags, project, git_branch, header ON sessions
+    WHEN (old.event_count, old.team_id, old.user_id, old.tool, old.title, old.description, old.tags, old.project, old.git_branch, old.header)
+      IS NOT (new.event_count, new.team_id, new.user_id, new.tool, new.title, new.description, new.tags, new.project, new.git_branch, new.header)
+BEGIN
+    UPDATE indexed SET pending = pending + 1, team_id = new.team_id WHERE session_id = new.id;
+END;
+CREATE TRIGGER session_removed BEFORE DELETE ON sessions BEGIN
+    INSERT INTO unindexed (search_no, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)
+    SELECT search_no, scope, title, about, old.body, old.file_bytes, 10, 0, 0, indexed_to
+      FROM indexed WHERE session_id = old.id AND (indexed_to > 0 OR title IS NOT NULL);
+    DELETE FROM indexed WHERE session_id = old.id;
+END;
 
 -- Sessions that left a team, so that pulling clients hear of it.
 CREATE TABLE removals (

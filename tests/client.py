@@ -156,6 +156,11 @@ class ServerCase(unittest.TestCase):
         """Change the database behind the server's back, as time or an accident would."""
         opensession.db.batch([(sql, args)])
 
+    def index(self):
+        """Bring the search index up to date, as a thread of the server does."""
+        while opensession.index_some(opensession.db):
+            pass
+
     def register(self, nickname, invite=None, **caller):
         """A Client for a new account; `caller` as for Client.  Fails where the server refuses."""
         client = Client(**caller)

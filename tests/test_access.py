@@ -47,6 +47,17 @@ TABLE = [
     ("POST /api/sessions", {"session": new_session(), "team_id": "{team_id}"},          "401 403 403 201 201 201 403"),
     ("GET /api/sessions/<session_id>", None,                                            "404 404 200 200 200 200 404",
                                                                                         "200 200 200 200 200 200 200"),
+    ("GET /api/activity?month=2026-02", None,                                           "200 200 200 200 200 200 200"),
+    ("PUT /api/sessions/<session_id>", {"title": "{fresh}"},                            "401 404 403 403 200 200 404",
+                                                                                        "401 403 403 403 200 200 403"),
+    ("PUT /api/sessions/<session_id>", {"team_id": "{team_id}"},                        "401 404 403 403 200 200 404",
+                                                                                        "401 403 403 403 200 200 403"),
+    ("PUT /api/sessions/<session_id>", {"team_id": "{other_team_id}"},                  "401 404 403 403 200 403 404",
+                                                                                        "401 403 403 403 200 403 403"),
+    ("GET /api/sessions/<session_id>/outline", None,                                    "404 404 200 200 200 200 404",
+                                                                                        "200 200 200 200 200 200 200"),
+    ("GET /api/sessions/<session_id>/map", None,                                        "404 404 200 200 200 200 404",
+                                                                                        "200 200 200 200 200 200 200"),
     ("DELETE /api/sessions/<session_id>", None,                                         "401 404 403 403 204 204 404",
                                                                                         "401 403 403 403 204 204 403"),
     ("GET /api/sessions/<session_id>/raw", None,                                        "404 404 200 200 200 200 404",
@@ -55,6 +66,7 @@ TABLE = [
                                                                                         "200 200 200 200 200 200 200"),
     ("POST /api/sessions/<session_id>/events", EVENTS,                                  "401 404 403 403 200 403 404",
                                                                                         "401 403 403 403 200 403 403"),
+    ("GET /api/search?q=spoon", None,                                                   "200 200 200 200 200 200 200"),
     ("GET /api/sessions/<session_id>/events/<ordinal:int>", None,                       "404 404 200 200 200 200 404",
                                                                                         "200 200 200 200 200 200 200"),
     ("GET /api/sync/pull?team_id={team_id}", None,                                      "401 403 200 200 200 200 403"),
@@ -100,6 +112,11 @@ class AccessCase(ServerCase):
         if not self.rows("SELECT 1 FROM sessions WHERE id = ?", self.session):
             self.session = self.upload(self.callers["una"], team_id=self.team_id)
         return self.session
+
+    def other_team_id(self, caller):
+        """A team that the uploader belongs to, too; what is there already comes back first."""
+        self.change("UPDATE sessions SET team_id = ? WHERE id = ?", self.team_id, self.session)
+        return self.new_team(self.ada, self.fresh(caller), [self.callers["una"]])
 
     def invitation_id(self, caller):
         return self.ada.post("/api/invitations", {"team_id": self.team_id}).json["id"]
@@ -178,6 +195,7 @@ class NothingLeaksIntoLists(AccessCase):
     def seen(self, name, urls):
         caller = self.callers[name]
         found = set()
+        self.index()
         for url in urls:
             answer = caller.get(url.format(team_id=self.team_id, una=self.callers["una"].user_id))
             listed = self.check(answer, 200).json

@@ -1,6 +1,7 @@
 """The page's files, headers and errors of every kind of answer, and the server as a process."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import opensession
 from client import SERVER, Client, ServerCase, exchange, free_port, running_server, server_process
@@ -61,9 +63,37 @@ class Files(PageCase):
     def test_a_browser_asks_again_and_hears_that_nothing_changed(self):
         first = self.nobody.get("/app.js")
         self.assertEqual(first.headers["Cache-Control"], "no-cache")
-        known = {"If-Modified-Since": first.headers["Last-Modified"]}
+        known = {"If-None-Match": first.headers["ETag"]}
         answer = self.nobody.get("/app.js", headers=known)
         self.assertEqual((answer.status, answer.body), (304, b""))
+        (self.web / "app.js").write_text("this is another")
+        answer = self.nobody.get("/app.js", headers=known)
+        self.assertEqual((answer.status, answer.body), (200, b"this is another"))
+
+    def test_a_library_asked_for_by_its_version_is_kept_and_nothing_else(self):
+        for url, wanted in [("/vendor/deep.js?v=1", "public, max-age=31536000, immutable"), ("/vendor/deep.js", "no-cache"),
+                            ("/app.js?v=1", "no-cache"), ("/vendor/?v=1", "no-cache"), ("/?v=1", "no-cache")]:
+            self.assertEqual((url, self.nobody.get(url).headers["Cache-Control"]), (url, wanted))
+
+    def test_what_shrinks_comes_zipped_to_those_who_take_it(self):
+        (self.web / "app.js").write_text("const word = 1;\n" * 500)
+        plain = self.nobody.get("/app.js")
+        for accepted, zipped in [("gzip, br", True), ("br;q=1.0, gzip;q=0.5", True), ("gzip;q=0", False), ("gzip;q=0.0, br", False),
+                                 ("identity", False)]:
+            answer = self.nobody.get("/app.js", headers={"Accept-Encoding": accepted})
+            self.assertEqual(answer.headers["Content-Encoding"], "gzip" if zipped else None, accepted)
+            self.assertEqual(gzip.decompress(answer.body) if zipped else answer.body, plain.body)
+            self.assertEqual((answer.headers["Vary"], int(answer.headers["Content-Length"])), ("Accept-Encoding", len(answer.body)))
+            self.assertEqual(answer.headers["ETag"] == plain.headers["ETag"], not zipped)
+            again = self.nobody.get("/app.js", headers={"Accept-Encoding": accepted, "If-None-Match": answer.headers["ETag"]})
+            self.assertEqual(again.status, 304)
+        small = self.nobody.get("/", headers={"Accept-Encoding": "gzip"})
+        self.assertIsNone(small.headers["Content-Encoding"])
+
+    def test_the_page_is_zipped_once(self):
+        self.nobody.get("/app.js")
+        with mock.patch.object(opensession.zlib, "compressobj", side_effect=AssertionError("zipped again")):
+            self.check(self.nobody.get("/app.js", headers={"Accept-Encoding": "gzip"}), 200)
 
     def test_without_a_page_the_api_works(self):
         self.restart(OPENSESSION_WEB_DIR=str(self.folder / "nowhere"))
