@@ -5,7 +5,7 @@ PYTHON ?= python3
 CORPUS ?= tests/fixtures/samples
 SCALE  ?= 1
 PY     := .venv/bin/python
-PYTEST := $(PY) -m pytest -q -rs -p no:cacheprovider -n auto
+PYTEST := $(PY) -m pytest -q -rs -p no:cacheprovider -n 4
 
 help:
 	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
@@ -17,10 +17,10 @@ demo: .venv/server            ## a throw-away server with sample sessions, or wi
 	$(PY) tests/demo.py "$(CORPUS)"
 
 test: .venv/tests             ## every fast test
-	$(PYTEST) --ignore tests/slow --ignore tests/browser tests
+	$(PYTEST) -m "not long" --ignore tests/browser tests
 
 slow: .venv/tests             ## the tests that take minutes: large files, kill -9, many clients
-	$(PYTEST) tests/slow
+	$(PYTEST) -m long --ignore tests/browser tests
 
 browser: .venv/tests          ## the page in Chromium: apt install chromium-driver fonts-noto-cjk
 	$(PYTEST) --dist loadscope tests/browser

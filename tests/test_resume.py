@@ -10,6 +10,8 @@ import time
 import unittest
 from pathlib import Path
 
+import pytest
+
 import daemon
 from laptop import Laptop, Server, Transcript, eventually
 
@@ -122,6 +124,7 @@ class Known(Case):
         self.grows_alike("codex", sorted((TESTS / "fixtures").rglob("rollout-*.jsonl")), 3)
 
     @unittest.skipUnless(CORPUS.is_dir(), f"no corpus at {CORPUS}")
+    @pytest.mark.long
     def test_claude_transcripts_of_the_corpus_grow_as_if_read_whole(self):
         self.grows_alike("claude-code", sorted((CORPUS / "claude-code").rglob("*.jsonl")), 100)
 

@@ -11,6 +11,8 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import urlencode
 
+import pytest
+
 import opensession
 from client import Client, ServerCase, call, new_event, new_session, running_server, server_process
 from hypothesis import given, settings, strategies as st
@@ -561,6 +563,7 @@ class Recall(SearchCase):
         self.assertEqual(self.missing(ids, self.chance.sample(names, 200)), [])
 
     @unittest.skipUnless((CORPUS / "hail").is_dir(), "the corpus is not here")
+    @pytest.mark.long
     def test_of_real_sessions(self):
         ids = [self.send(path) for folder, count in (("hail", 99), ("claude-code", 12))
                for path in sorted((CORPUS / folder).rglob("*.jsonl"), key=lambda path: path.stat().st_size)[:count]]
@@ -586,6 +589,7 @@ class AnyInput(SearchCase):
               "rowid", "세", "세션", "é", "İ", "ß", "😀", "\u200d", "\ufe0f", "\u0301", "word", "camelCase", " ", " ", " ", ";--", "%", "_", "\ud7ff",
               "x" * 70, "9f86d08", "\u2028", "kind:prompt", "after:9999", "before:0001-01-01", "after:9999w", "file:", "user:me", "ꭰ", "ﬁ", "½"]
 
+    @pytest.mark.long
     def test_no_input_is_an_error(self):
         self.store("word camelCase 세션 é 😀", new_event("FileEdit", "x", data={"path": "a/b.py", "diff": "+"}))
         self.index()
