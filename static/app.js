@@ -91,8 +91,9 @@ async function start() {
     onMove(show);
     listenToKeys();
     takeInvitation();
-    const health = await get("/api/health").catch(() => ({}));
-    if (!health.first_user) await loadUser().catch(() => null);
+    // What the view needs is fetched while the server says who we are.
+    route(location.pathname)[0]().catch(() => null);
+    const [health] = await Promise.all([get("/api/health").catch(() => ({})), loadUser().catch(() => null)]);
     if (health.first_user && location.pathname !== "/login") history.replaceState({}, "", "/login");
     await show();
 }
