@@ -41,7 +41,7 @@ export function openFind(box, path, { onHits, onGo, here }) {
             // The nearest hit from where the reader is, so that they do not lose their place.
             at = Math.max(0, hits.findIndex(hit => hit.ordinal >= here()));
             drawn(answer.total);
-            if (hits.length) await onGo(hits[at].ordinal);
+            if (hits.length) await showHit();
         } catch (error) {
             count.textContent = error.message;
         }
@@ -61,8 +61,24 @@ export function openFind(box, path, { onHits, onGo, here }) {
         if (!hits.length) return;
         at = (at + direction + hits.length) % hits.length;
         drawn();
-        await onGo(hits[at].ordinal);
+        await showHit();
     }
+
+    /** Go to the event, and in it to the words, which a fold may still hide. */
+    async function showHit() {
+        const target = await onGo(hits[at].ordinal);
+        if (!target) return;
+        const more = !firstIn(target) && target.querySelector("button[data-more]");
+        if (more) { more.click(); mark(); }
+        const range = firstIn(target);
+        if (!range) return;
+        const place = document.createRange();
+        place.setStart(range.startContainer, range.startOffset);
+        const { top } = place.getBoundingClientRect();
+        if (top < 150 || top > innerHeight - 60) scrollBy({ top: top - innerHeight / 3, behavior: "instant" });
+    }
+
+    const firstIn = target => [...CSS.highlights?.get("found") ?? []].find(range => target.contains(range.startContainer));
 
     /** Paint the words where they stand in the text below `root`; needs no element. */
     function mark() {

@@ -31,7 +31,7 @@ export function openOutline(box, onChoose) {
 
     const entries = (start, end) => html`<ol start="${start + 1}">${chapters.slice(start, end).map(entry)}</ol>`;
 
-    const entry = chapter => html`<li><a href="#e=${encodeURIComponent(chapter.event_id ?? "")}" data-chapter="${chapter.number}" class="${!chapter.text && "before"}">${chapterTitle(chapter)}
+    const entry = chapter => html`<li><a href="#e=${encodeURIComponent(chapter.event_id ?? "")}" data-chapter="${chapter.number}" class="${!chapter.text && "before"}"><span>${chapterTitle(chapter)}</span>
         <span class="sub">${dotted(caused(chapter))}</span></a></li>`;
 
     function mark() {
