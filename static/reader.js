@@ -14,7 +14,7 @@ const FAR = 1700;                       // … and what is farther goes
 /** Show the events of a session in `box`.  `plan()` gives {facts, pieces}, `unhide(ordinal)` opens the folds round an event. */
 export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     const pages = new Map();            // <section> of a page -> Page
-    let generation = 0, busy = false, waiting = false;
+    let generation = 0, busy = false, waiting = false, broken = false;
 
     box.innerHTML = html`<div class="end" data-end="top"></div><div class="pages"></div><div class="end" data-end="bottom"></div>`;
     const [top, list, bottom] = box.children;
@@ -45,9 +45,12 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         onDraw(section);
     }
 
+    /** Whether an end in sight lacks something.  The observer alone is not enough: what came near again within a frame is no change to it. */
+    const isLacking = () => pages.size && !broken && (lastPage().to < total() && isNear(bottom) || firstPage().from > 0 && isNear(top));
+
     /** Draw what is missing at the ends in sight, one page at a time. */
     async function grow() {
-        if (busy || !pages.size) return;
+        if (busy || broken || !pages.size) return;
         busy = true;
         const mine = generation;
         try {
@@ -121,8 +124,9 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     }
 
     function failed(error) {
+        broken = true;
         const note = element(html`<p class="error" role="alert">${error.message} <button type="button">${t("retry")}</button></p>`);
-        const again = () => { note.remove(); removeEventListener("online", again); grow(); };
+        const again = () => { broken = false; note.remove(); removeEventListener("online", again); grow(); };
         note.querySelector("button").onclick = again;
         addEventListener("online", again);
         bottom.replaceChildren(note);
@@ -141,6 +145,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         requestAnimationFrame(() => {
             waiting = false;
             if (!box.isConnected || !pages.size) return;
+            if (isLacking()) grow();
             const first = Number(inSight()?.dataset.at ?? 0), last = lastInSight();
             onMove(first, Math.max(first, Number(last?.dataset.to ?? last?.dataset.at ?? first)));
         });
@@ -184,6 +189,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     /** Begin anew with the page that starts at an ordinal. */
     async function show(ordinal) {
         generation += 1;
+        broken = false;
         const { facts, pieces } = plan();
         const from = Math.min(facts.callOf(ordinal), startOf(pieces, ordinal));
         const page = await makePage(from, pageEnd(facts, pieces, from, WEIGHT));
