@@ -3,7 +3,7 @@ if (location.pathname.startsWith("/session/")) {
     const ask = values => document.head.append(Object.assign(document.createElement("link"), values));
     const id = location.pathname.split("/")[2];
     for (const part of ["", "/map", "/outline"]) ask({ rel: "preload", as: "fetch", crossOrigin: "anonymous", href: `/api/sessions/${id}${part}` });
-    const modules = "session acts api blocks calls code copying diff events files filters find folds following format go head html i18n keys kinds languages map markdown marks "
-        + "outline pages parts plan reader steps store text tools touched words vendor/marked.esm vendor/purify.min";
+    const modules = "session acts blocks calls code copying diff events files filters find folds following format head kinds languages map markdown marks "
+        + "outline pages plan reader steps store tools touched words vendor/marked.esm vendor/purify.min";
     for (const name of modules.split(" ")) ask({ rel: "modulepreload", href: `/${name}.js` });
 }
