@@ -111,7 +111,7 @@ export function usageTable({ attributes: { usage } = {}, total_input_tokens: inp
     ] : [["usage.counted", input, output]];
     return html`
         <h2>${t("usage.why")}</h2>
-        <table class="plain usage"><thead><tr><th></th><th scope="col">${t("usage.in")}</th><th scope="col">${t("usage.out")}</th></tr></thead>
+        <table class="plain usage"><thead><tr><td></td><th scope="col">${t("usage.in")}</th><th scope="col">${t("usage.out")}</th></tr></thead>
             <tbody>${rows.filter(([, first, second]) => first || second).map(([key, first, second]) => html`<tr><th scope="row">${t(key)}</th><td>${first || second ? first !== null && first !== undefined && number(first) : ""}</td><td>${second !== null && second !== undefined && number(second)}</td></tr>`)}</tbody></table>
         ${usage && html`<ul class="why">
             ${usage.responses > 0 && html`<li>${t("usage.responses", { n: usage.responses })}</li>`}
