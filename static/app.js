@@ -1,7 +1,7 @@
 // app.js - the shell: which view an address shows, moving without reloading
 import { get } from "./api.js";
 import { drawBar } from "./bar.js";
-import { go, onMove } from "./go.js";
+import { go, isDrawn, noteDrawn, onMove } from "./go.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { takeInvitation } from "./invitation.js";
@@ -21,7 +21,6 @@ const ROUTES = [
 
 const main = document.querySelector("main");
 let leave = null;
-let shown = null;
 
 /** Draw the view of the present address. */
 async function show({ back = false } = {}) {
@@ -31,7 +30,7 @@ async function show({ back = false } = {}) {
     view.className = "view";
     view.innerHTML = html`<p class="loading">${t("loading")}</p>`;
     main.replaceChildren(view);
-    shown = location.pathname + location.search;
+    noteDrawn();
     drawBar();
     try {
         const [load, ...params] = route(location.pathname);
@@ -41,11 +40,11 @@ async function show({ back = false } = {}) {
         else ended?.();
     } catch (error) {
         if (!view.isConnected) return;
-        if (error.status === 401) return go("/login?next=" + encodeURIComponent(shown), { replace: true });
+        if (error.status === 401) return go("/login?next=" + encodeURIComponent(location.pathname + location.search), { replace: true });
         drawError(view, error);
     }
-    if (back) scrollTo(0, history.state?.scroll ?? 0);
-    else if (!location.hash) scrollTo(0, 0);
+    if (back && history.state?.place === undefined) scrollTo(0, history.state?.scroll ?? 0);
+    else if (!back && !location.hash) scrollTo(0, 0);
     announce(document.title);
 }
 
@@ -65,7 +64,7 @@ function drawError(view, error) {
             <h1>${error.status === 404 ? t("error.missing") : t("error.title")}</h1>
             <p>${error.status === 404 ? t("error.missing.hint") : error.message}</p>
             <p><button type="button">${t("retry")}</button> <a class="button" href="/">${t("nav.sessions")}</a>
-                ${!user() && html`<a class="button primary" href="/login?next=${encodeURIComponent(shown)}">${t("nav.login")}</a>`}</p>
+                ${!user() && html`<a class="button primary" href="/login?next=${encodeURIComponent(location.pathname + location.search)}">${t("nav.login")}</a>`}</p>
         </section>`;
     view.querySelector("button").onclick = () => show();
 }
@@ -81,7 +80,7 @@ function follow(event) {
 }
 
 function comeBack() {
-    if (location.pathname + location.search !== shown) show({ back: true });
+    if (!isDrawn()) show({ back: true });
 }
 
 async function start() {
@@ -92,8 +91,9 @@ async function start() {
     onMove(show);
     listenToKeys();
     takeInvitation();
-    const health = await get("/api/health").catch(() => ({}));
-    if (!health.first_user) await loadUser().catch(() => null);
+    // What the view needs is fetched while the server says who we are.
+    route(location.pathname)[0]().catch(() => null);
+    const [health] = await Promise.all([get("/api/health").catch(() => ({})), loadUser().catch(() => null)]);
     if (health.first_user && location.pathname !== "/login") history.replaceState({}, "", "/login");
     await show();
 }

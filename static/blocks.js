@@ -1,8 +1,9 @@
 // blocks.js - the blocks of an event: text, code, images, JSON; long ones begin folded
-import { diffLines, diffTable } from "./diff.js";
+import { diffLines, unified } from "./diff.js";
 import { size } from "./format.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
+import { grammarOf } from "./languages.js";
 import { lines, terminalText } from "./text.js";
 
 const SHOWN_LINES = 24;
@@ -14,20 +15,21 @@ const SAFE_LINK = /^(?:https?:\/\/|mailto:)/i;
 
 /** Text as a terminal or a file shows it.  `page` keeps what a fold hides, without one nothing is folded;
  *  `start` numbers the lines. */
-export function preformatted(page, text, { start, className = "" } = {}) {
+export function preformatted(page, text, { start, className = "", language } = {}) {
     const all = lines(terminalText(text));
-    const whole = () => pre(all, start, className);
+    const whole = () => pre(all, { start, className, language });
     const short = page && shortened(all);
     if (!short) return whole();
-    return fold(page, pre(short, start, className), whole, all.length > FOLD_ABOVE
+    return fold(page, pre(short, { start, className, language }), whole, all.length > FOLD_ABOVE
         ? t("fold.lines", { n: all.length }) : t("fold.text", { size: size(text.length) }));
 }
 
-/** A diff as a table, folded like other long text. */
-export function diffBlock(page, diff) {
+/** A diff, folded like other long text, with a button that lays it side by side. */
+export function diffBlock(page, diff, path) {
     const rows = diffLines(diff);
-    if (!page || rows.length <= FOLD_ABOVE * 2) return diffTable(rows);
-    return fold(page, diffTable(rows.slice(0, SHOWN_LINES * 2)), () => diffTable(rows), t("fold.lines", { n: rows.length }));
+    const beside = page && html`<button type="button" class="to-split" data-beside="${page.keep(() => ({ rows, path }))}">${t("diff.split")}</button>`;
+    if (!page || rows.length <= FOLD_ABOVE * 2) return html`<div class="change">${beside}${unified(rows, path)}</div>`;
+    return html`<div class="change">${beside}${fold(page, unified(rows.slice(0, SHOWN_LINES * 2), path), () => unified(rows, path), t("fold.lines", { n: rows.length }))}</div>`;
 }
 
 function shortened(all) {
@@ -37,11 +39,12 @@ function shortened(all) {
     return cut === all ? null : cut;
 }
 
-function pre(all, start, className) {
+function pre(all, { start, className, language }) {
     const text = all.join("\n");
-    if (start === undefined) return html`<pre class="${className}">${text}</pre>`;
+    const grammar = language && grammarOf(language);
+    if (start === undefined) return html`<pre class="${className}" ${grammar && html`data-language="${grammar}"`}>${text}</pre>`;
     const numbers = all.map((line, at) => start + at).join("\n");
-    return html`<div class="numbered"><pre aria-hidden="true">${numbers}</pre><pre tabindex="0">${text}</pre></div>`;
+    return html`<div class="numbered"><pre aria-hidden="true">${numbers}</pre><pre tabindex="0" ${grammar && html`data-language="${grammar}"`}>${text}</pre></div>`;
 }
 
 function fold(page, short, whole, label) {
@@ -63,10 +66,10 @@ const todoList = items => html`<ul class="todos">${items.map(({ text, status }) 
 /** Block kind -> (page, block) -> Markup.  A block of an unknown kind is shown as JSON. */
 const BLOCKS = {
     Text: (page, block) => block.text.trim() && preformatted(page, block.text, { className: "wrap" }),
-    Code: (page, block) => preformatted(page, block.code, { start: block.start_line ?? (block.language === "bash" ? undefined : 1) }),
-    Json: (page, block) => todos(block.data) ? todoList(todos(block.data)) : preformatted(page, block.truncated ? block.data : json(block.data), { className: "wrap" }),
+    Code: (page, block) => preformatted(page, block.code, { start: block.start_line ?? (block.language === "bash" ? undefined : 1), language: block.language }),
+    Json: (page, block) => todos(block.data) ? todoList(todos(block.data)) : preformatted(page, block.truncated ? block.data : json(block.data), { className: "wrap", language: "json" }),
     Image: (page, block) => SAFE_IMAGE.test(block.url)
-        ? html`<img src="${block.url}" alt="${block.alt ?? t("image")}" loading="lazy">` : link(block.url, block.alt ?? t("image")),
+        ? html`<button type="button" class="picture" aria-label="${t("image.enlarge")}"><img src="${block.url}" alt="${block.alt ?? t("image")}" loading="lazy"></button>` : link(block.url, block.alt ?? t("image")),
     Video: (page, block) => link(block.url, t("video")),
     Audio: (page, block) => link(block.url, t("audio")),
     File: (page, block) => html`<p class="path">${block.path}</p>${block.content && preformatted(page, block.content, { start: 1 })}`,

@@ -19,6 +19,8 @@ export const clock = time => dateFormat({ hour: "2-digit", minute: "2-digit", ho
 export const day = time => dateFormat({ weekday: "long", day: "numeric", month: "long", year: "numeric" }).format(new Date(time));
 export const date = time => dateFormat({ dateStyle: "medium" }).format(new Date(time));
 export const moment = time => dateFormat({ dateStyle: "medium", timeStyle: "medium" }).format(new Date(time));
+export const monthName = time => dateFormat({ month: "long", year: "numeric" }).format(new Date(time));
+export const shortDay = day => dateFormat({ weekday: "short", day: "numeric", month: "short" }).format(new Date(`${day}T12:00`));
 export const dayKey = time => new Date(time).toDateString();
 
 const STEPS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];

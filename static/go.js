@@ -1,5 +1,8 @@
 // go.js - moving between addresses of ours; the router listens
 let draw = null;
+let drawn = null;
+
+const address = () => location.pathname + location.search;
 
 export function onMove(show) {
     draw = show;
@@ -14,3 +17,20 @@ export function go(address, { replace = false } = {}) {
 
 /** Draw the present view anew. */
 export const again = () => draw();
+
+/** The router has drawn the present address. */
+export const noteDrawn = () => { drawn = address(); };
+
+export const isDrawn = () => drawn === address();
+
+/** Change a parameter of the present address; the view has drawn it already. */
+export function rename(name, value) {
+    const url = new URL(location.href);
+    if (value) url.searchParams.set(name, value);
+    else url.searchParams.delete(name);
+    history.replaceState(history.state, "", url.pathname + url.search + url.hash);
+    noteDrawn();
+}
+
+/** Remember where in the view the reader is, for when they come back. */
+export const remember = place => history.replaceState({ ...history.state, place }, "");

@@ -1,26 +1,31 @@
-// keys.js - the keyboard: rows carry data-row, prompts data-prompt, the search box data-search
+// keys.js - the keyboard: rows carry data-row, the search box data-search; a view adds keys of its own
 import { go } from "./go.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { openDialog } from "./parts.js";
 
 let waitingForPlace = false;
+let ofView = {};
+
+/** Keys of the view that is shown, before those of every view; returns what takes them back. */
+export function useKeys(keys) {
+    ofView = keys;
+    return () => { if (ofView === keys) ofView = {}; };
+}
 
 export function listenToKeys() {
     addEventListener("keydown", event => {
         if (event.key === "Escape") return escape();
         if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
-        const action = waitingForPlace ? PLACES[event.key] : ACTIONS[event.key];
+        const action = waitingForPlace ? PLACES[event.key] : ofView[event.key] ?? ACTIONS[event.key];
         waitingForPlace = !waitingForPlace && event.key === "g";
-        if (action?.() === true) event.preventDefault();
+        if (action && action() !== false) event.preventDefault();
     });
 }
 
 const ACTIONS = {
     j: () => step("[data-row]", 1),
     k: () => step("[data-row]", -1),
-    n: () => step("[data-prompt]", 1),
-    p: () => step("[data-prompt]", -1),
     "/": search,
     "?": help,
     Enter: openRow,
@@ -32,8 +37,8 @@ const PLACES = {
     u: () => go("/upload"),
 };
 
-const HELP = [["j k", "keys.rows"], ["n p", "keys.prompts"], ["Enter", "keys.open"], ["/", "keys.search"],
-    ["Esc", "keys.escape"], ["g s", "nav.sessions"], ["g t", "nav.teams"], ["g u", "nav.upload"], ["?", "keys.help"]];
+const HELP = [["j k", "keys.rows"], ["n p", "keys.prompts"], ["[ ]", "keys.replies"], ["e", "keys.errors"], ["f", "keys.level"], ["Enter", "keys.open"], ["/", "keys.search"],
+    ["x", "keys.select"], ["Esc", "keys.escape"], ["g s", "nav.sessions"], ["g t", "nav.teams"], ["g u", "nav.upload"], ["?", "keys.help"]];
 
 function isTyping(target) {
     return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) || target.closest("dialog");
@@ -59,7 +64,7 @@ function beside(rows, here, direction) {
 function openRow() {
     const row = document.activeElement.closest("[data-row]");
     if (row !== document.activeElement) return false;
-    const target = row.querySelector("a[data-open], summary");
+    const target = row.querySelector("button[data-fold], a[data-open], summary");
     target?.click();
     return Boolean(target);
 }

@@ -13,8 +13,8 @@ export function title(...names) {
 }
 
 /** Show a modal dialog; resolves to the value of the button that closed it. */
-export function openDialog(content) {
-    const dialog = element(html`<dialog>${content}</dialog>`);
+export function openDialog(content, className = "") {
+    const dialog = element(html`<dialog class="${className}">${content}</dialog>`);
     document.body.append(dialog);
     dialog.addEventListener("click", event => {
         const button = event.target.closest("button[value]");
@@ -53,7 +53,7 @@ addEventListener("click", async event => {
 });
 
 /** Without https there is no clipboard interface; the selection's copy still works. */
-async function copyText(text) {
+export async function copyText(text) {
     if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
     const area = element(html`<textarea class="unseen"></textarea>`);
     area.value = text;

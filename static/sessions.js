@@ -1,19 +1,25 @@
-// sessions.js - the list of sessions: search, filters, more
+// sessions.js - the list of sessions: filters with counts, a month of days, rows, more
 import { get } from "./api.js";
-import { age, day, dayKey, moment, number } from "./format.js";
+import { openChoosing } from "./choosing.js";
+import { facetChips } from "./facets.js";
+import { age, day, dayKey, duration, moment, number } from "./format.js";
+import { searchResults } from "./found.js";
+import { isRunning } from "./following.js";
 import { go } from "./go.js";
+import { openHeat } from "./heat.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
+import { useKeys } from "./keys.js";
 import { dotted, lineCounts, mark, tokens } from "./marks.js";
 import { announce, showError, title } from "./parts.js";
 import { nothingYet } from "./start.js";
-import { toolNames, toolTitle } from "./tools.js";
 import { teams, user } from "./who.js";
 
 const PER_PAGE = 50;
 const SORTS = ["recent", "popular", "longest"];
 const TIMES = ["24h", "7d", "30d"];
-const FILTERS = { q: "search", team: "team_id", tool: "tool", time: "time_range", sort: "sort", project: "project", user: "user_id" };
+/** Parameter of the page -> parameter of the API. */
+const FILTERS = { q: "search", team: "team_id", tool: "tool", time: "time_range", sort: "sort", project: "project", user: "user_id", model: "model", branch: "branch", day: "day" };
 
 // The list as it was left, so that coming back finds it as long and at the same place.
 let remembered = null;
@@ -28,59 +34,74 @@ export async function show(view, { query, back }) {
     view.innerHTML = html`
         <h1 class="unseen">${t("nav.sessions")}</h1>
         ${filterBar(query, ownTeams)}
+        <div class="facets">${facetChips(remembered.facets, query)}</div>
+        <div class="heat"></div>
+        <div class="chosen" hidden></div>
+        <div class="found"></div>
         <div class="list"></div>`;
-    drawList(view.querySelector(".list"), query);
-    wireFilters(view.querySelector("form"));
+    const list_ = view.querySelector(".list");
+    drawList(list_, query);
+    wireFilters(view, query);
+    if (query.get("q")) searchResults(view.querySelector(".found"), query);
+    if (remembered.sessions.length || query.get("day")) openHeat(view.querySelector(".heat"), { asked: askedOf(query), day: query.get("day"), newest: newestOf(remembered.sessions), onDay: each => change(query, "day", each) });
+    const choosing = user() && openChoosing(view, { sessions: () => remembered.sessions, teams: ownTeams, onDone: () => { remembered = null; go(location.pathname + location.search, { replace: true }); } });
+    return useKeys(choosing ? { x: choosing.toggleFocused } : {});
 }
 
+const newestOf = sessions => sessions.length ? lastActive(sessions[0]) : undefined;
+
+const askedOf = query => ({ ...Object.fromEntries(Object.entries(FILTERS).map(([name, apiName]) => [apiName, query.get(name)])),
+    tz: query.get("day") ? -new Date(`${query.get("day")}T12:00`).getTimezoneOffset() : null });
+
 function load(query, cursor) {
-    const asked = Object.entries(FILTERS).map(([name, apiName]) => [apiName, query.get(name)]);
-    return get("/api/sessions", { ...Object.fromEntries(asked), per_page: PER_PAGE, cursor });
+    return get("/api/sessions", { ...askedOf(query), per_page: PER_PAGE, cursor, facets: cursor ? null : 1 });
+}
+
+/** The list with one filter set, changed or, where it has that value already, dropped. */
+function change(query, name, value) {
+    const next = new URLSearchParams(query);
+    if (!value || next.get(name) === value) next.delete(name);
+    else next.set(name, value);
+    return go(String(next) ? `/?${next}` : "/");
 }
 
 function filterBar(query, ownTeams) {
     const options = (name, values) => values.map(([value, text]) => html`
-        <option value="${value}" ${query.get(name) === value && "selected"}>${text}</option>`);
+        <option value="${value}" ${(query.get(name) ?? "") === value && "selected"}>${text}</option>`);
     const choice = (name, label, all, values) => html`
         <select name="${name}" aria-label="${label}" ${query.get(name) && html`class="set"`}><option value="">${all}</option>${options(name, values)}</select>`;
     return html`
         <form class="filters" role="search">
             <input type="search" name="q" value="${query.get("q")}" placeholder="${t("search")}" aria-label="${t("search")}" data-search autocomplete="off">
             ${ownTeams.length > 1 && choice("team", t("team"), t("team.all"), ownTeams.map(team => [team.id, team.name]))}
-            ${choice("tool", t("tool"), t("tool.all"), toolNames.map(name => [name, toolTitle(name)]))}
             ${choice("time", t("time"), t("time.all"), TIMES.map(time => [time, t(`time.${time}`)]))}
             <select name="sort" aria-label="${t("sort")}">${options("sort", SORTS.map(sort => [sort === "recent" ? "" : sort, t(`sort.${sort}`)]))}</select>
-            ${["project", "user"].map(name => query.get(name) && html`
-                <input type="hidden" name="${name}" value="${query.get(name)}">
-                <button type="button" class="chip" data-drop="${name}" aria-label="${t("filter.drop", { name: query.get(name) })}">${query.get(name)} ×</button>`)}
         </form>`;
 }
 
-function wireFilters(form) {
-    const apply = () => {
-        const values = [...new FormData(form)].filter(([, value]) => value);
-        go("/" + (values.length ? "?" + new URLSearchParams(values) : ""));
-    };
-    form.addEventListener("change", event => event.target.name !== "q" && apply());
-    form.addEventListener("submit", event => { event.preventDefault(); apply(); });
-    form.querySelector("[name=q]").addEventListener("search", event => !event.target.value && apply());
-    form.addEventListener("click", event => {
-        const name = event.target.dataset.drop;
-        if (name) { form.elements[name].remove(); apply(); }
+function wireFilters(view, query) {
+    const form = view.querySelector("form.filters");
+    form.addEventListener("change", event => event.target.name !== "q" && change(query, event.target.name, event.target.value));
+    form.addEventListener("submit", event => { event.preventDefault(); if (form.elements.q.value !== (query.get("q") ?? "")) change(query, "q", form.elements.q.value); });
+    form.querySelector("[name=q]").addEventListener("search", event => !event.target.value && query.get("q") && change(query, "q", ""));
+    view.querySelector(".facets").addEventListener("click", event => {
+        const chip = event.target.closest("button[data-facet]");
+        if (chip) change(query, chip.dataset.facet, chip.dataset.value);
     });
 }
 
 function drawList(list, query) {
     const { sessions, total, total_is_capped: capped, next_cursor: cursor } = remembered;
     if (!sessions.length) {
-        list.innerHTML = String(query) ? nothingFound() : nothingYet();
+        list.innerHTML = query.get("q") ? html`` : String(query) ? nothingFound() : nothingYet();
         return;
     }
     const byDay = !query.get("sort") || query.get("sort") === "recent";
     list.innerHTML = html`
+        ${query.get("q") && html`<h2>${t("found.sessions")}</h2>`}
         <table class="sessions">
             <thead><tr><th scope="col">${t("count.sessions", { n: total })}${capped && "+"}</th><th scope="col">${t("prompts")}</th><th scope="col">${t("lines")}</th>
-                <th scope="col">${t("tokens")}</th><th scope="col">${t("active")}</th></tr></thead>
+                <th scope="col">${t("tokens")}</th><th scope="col">${t("duration")}</th><th scope="col">${t("active")}</th></tr></thead>
             <tbody>${sessions.map((session, at) => [byDay && dayRow(session, sessions[at - 1]), row(session)])}</tbody>
         </table>
         ${cursor && html`<p class="more"><button type="button">${t("more")}</button></p>`}`;
@@ -106,7 +127,7 @@ const lastActive = session => session.updated_at ?? session.created_at;
 function dayRow(session, previous) {
     const time = lastActive(session);
     if (previous && dayKey(lastActive(previous)) === dayKey(time)) return null;
-    return html`<tr class="day"><th colspan="5" scope="colgroup">${dayName(time)}</th></tr>`;
+    return html`<tr class="day"><th colspan="6" scope="colgroup">${dayName(time)}</th></tr>`;
 }
 
 function dayName(time) {
@@ -116,18 +137,20 @@ function dayName(time) {
 
 const row = session => html`
     <tr class="row">
-        <td>${mark(session.tool)}<div>
+        <td>${user() && html`<input type="checkbox" data-choose="${session.id}" aria-label="${t("choose", { name: session.title || t("untitled") })}">`}${mark(session.tool)}<div>
             <a href="/session/${session.id}" data-open data-row>${session.title || t("untitled")}</a>
             <span class="sub">${dotted([session.project, session.git_branch, session.nickname, ...rowMarks(session)])}</span></div></td>
         <td title="${t("count.messages", { n: session.message_count })}">${number(session.user_message_count)}</td>
         <td>${lineCounts(session)}</td>
         <td>${tokens(session)}</td>
+        <td>${session.duration_seconds > 0 && duration(session.duration_seconds * 1000)}</td>
         <td><time datetime="${lastActive(session)}" title="${moment(lastActive(session))}">${age(lastActive(session))}</time></td>
     </tr>`;
 
 const rowMarks = session => [
     session.child_count > 0 && t("count.children", { n: session.child_count }),
     session.has_errors && html`<span class="failed">${t("errors")}</span>`,
+    isRunning(session) && html`<span class="live">${t("live")}</span>`,
 ];
 
 const nothingFound = () => html`

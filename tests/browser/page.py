@@ -230,8 +230,12 @@ class SampleCase(PageCase):
         with demo_server() as (address, cls.key):
             yield address
 
-    def open_session(self, title):
+    def open_session(self, title, level=None):
+        """Come in and open a session from the list; with a level of detail, choose that."""
         self.sign_in(self.key)
         self.click(".sessions a[data-open]", title)
         self.see("header.session h1", title)
         self.see(".reader article")
+        if level:
+            self.click(f"button[data-level={level}]")
+            self.see(f".reading[data-level={level}] .reader article")

@@ -99,11 +99,11 @@ class HostileText(PageCase):
         self.sign_in(self.key)
         for payload in PAYLOADS:
             with self.subTest(payload):
-                self.go(f"/session/{self.upload(payload)}")
+                self.go(f"/session/{self.upload(payload)}?view=everything")
                 self.see(".reader .over")
                 self.open_all()
                 made = self.run_js("""return [...document.querySelectorAll(
-                    'main :is(script, style, iframe, object, embed, link, meta, base, form, svg, math, video, audio, textarea, [onerror], [onload], [onclick], [style], [srcdoc])')]
+                    'main :is(script, style, iframe, object, embed, link, meta, base, form:not(.find > form), svg, math, video, audio, textarea, [onerror], [onload], [onclick], [style], [srcdoc])')]
                     .map(element => element.outerHTML)""")
                 self.assertEqual(made, [])
                 self.assertEqual(self.run_js("return [...document.querySelectorAll('main a[href]')].map(a => a.href)"

@@ -18,7 +18,7 @@ class TheList(SampleCase):
 
     def test_the_filter_by_tool_is_in_the_address(self):
         self.sign_in(self.key)
-        self.choose("select[name=tool]", "codex")
+        self.click(".facets button", "Codex")
         self.until(lambda: self.path == "/?tool=codex", "the filter in the address")
         self.until(lambda: len(self.all(".sessions a[data-open]")) == 1, "one session")
         self.go("/?tool=codex")
@@ -49,7 +49,7 @@ class TheList(SampleCase):
 
 class ASession(SampleCase):
     def test_prompts_replies_calls_and_diffs_are_shown(self):
-        self.open_session(TIDES)
+        self.open_session(TIDES, "everything")
         self.see(".prompt", "Users in Busan reported it")
         self.see(".reply", "Nine hours is exactly Busan")
         self.see(".shell", "python -m pytest -q")
@@ -58,22 +58,24 @@ class ASession(SampleCase):
         self.see(".reply .prose strong", "Cause.")
 
     def test_a_failed_command_says_so_and_unfolds_its_output(self):
-        self.open_session(TIDES)
+        self.open_session(TIDES, "everything")
         step = self.see(".shell.bad", "test_midnight.py")
         self.assertIn("exit 1", step.text)
         self.click(".shell.bad summary", "test_midnight.py")
         self.see(".shell.bad .result", "TypeError: today() takes 0 positional arguments")
 
     def test_a_sub_agent_is_folded_until_it_is_opened(self):
-        self.open_session(TIDES)
+        self.open_session(TIDES, "everything")
         task = self.see(".task", "Find callers of today()")
         self.assertNotIn("Search for callers", task.text)
-        self.click(".task > details > summary")
-        self.see(".task .shell", "grep -rn")
-        self.see(".task .reply td", "tables.py:13")
+        self.click(".task > button")
+        self.see(".inner.shell", "grep -rn")
+        self.see(".inner.reply td", "tables.py:13")
+        self.click(".task > button")
+        self.gone(".inner")
 
     def test_home_folders_and_excluded_files_are_not_shown(self):
-        self.open_session(TIDES)
+        self.open_session(TIDES, "everything")
         self.assertIn("~/code/tidebook/tidebook/tables.py", self.text)
         self.click(".step summary", "~/code/tidebook/.env")
         self.see(".result", "withheld")
@@ -81,7 +83,7 @@ class ASession(SampleCase):
         self.assertNotIn("/home/mina", self.text)
 
     def test_a_codex_session_leads_to_its_helper_and_back(self):
-        self.open_session("--json")
+        self.open_session("--json", "everything")
         self.see(".shell.bad", "pytest")
         self.see(".diff .added", "import json")
         self.click("details.children summary")
@@ -91,7 +93,7 @@ class ASession(SampleCase):
         self.see("header.session h1", "--json")
 
     def test_every_event_has_a_link_that_leads_to_it(self):
-        self.open_session(TIDES)
+        self.open_session(TIDES, "everything")
         link = self.see(".edit:not(.quiet) > a.at")
         place = link.get_attribute("href").removeprefix(self.address)
         event = self.run_js("return arguments[0].closest('article').id", link)
@@ -100,11 +102,11 @@ class ASession(SampleCase):
         self.until(lambda: 0 <= self.run_js("return arguments[0].getBoundingClientRect().top", marked) < 900, "it in sight")
 
     def test_a_link_into_a_sub_agent_opens_it(self):
-        self.open_session(TIDES)
-        self.click(".task > details > summary")
-        link = self.see(".task .shell > a.at").get_attribute("href")
+        self.open_session(TIDES, "everything")
+        self.click(".task > button")
+        link = self.see(".inner.shell > a.at").get_attribute("href")
         self.go(link.removeprefix(self.address))
-        self.see(".task .shell.marked", "grep -rn")
+        self.see(".inner.shell.marked", "grep -rn")
 
 
 class ALongSession(PageCase):
