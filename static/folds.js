@@ -8,7 +8,7 @@ import { dotted } from "./marks.js";
 export function foldLine(fold) {
     const open = fold.type === "head";
     return html`<div class="event steps" id="f-${fold.key}" data-at="${fold.from}" data-row tabindex="-1">
-        <button type="button" data-fold="${fold.key}" aria-expanded="${String(open)}">${fold.kind === "before" && html`<span>${t("fold.before")}</span> `}${dotted(foldFacts(fold))}</button></div>`;
+        <button type="button" data-fold="${fold.key}" aria-expanded="${String(open)}"><span>${fold.kind === "before" && `${t("fold.before")} `}${dotted(foldFacts(fold))}</span></button></div>`;
 }
 
 function foldFacts({ kind, counts, chapter }) {
