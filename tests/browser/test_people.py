@@ -182,8 +182,9 @@ class Uploading(SampleCase):
             path = Path(folder) / name
             path.write_bytes(data)
             self.one("input[type=file]").send_keys(str(path))
-            self.until(lambda: self.see(".files li", name).text.count("\n") or not self.all(".files progress"), "an answer")
-            return self.see(".files li", name)
+            line = self.see(".files li", name)
+            self.until(lambda: not line.find_elements("css selector", "progress"), "an answer")
+            return line
 
     def test_a_transcript_of_a_tool_and_a_hail_file_are_taken(self):
         self.sign_in(self.key)
