@@ -245,6 +245,7 @@ class Looks(SampleCase):
         self.see("nav a", "세션")
         self.assertEqual(self.run_js("return document.documentElement.lang"), "ko")
         self.click(".sessions a[data-open]", TIDES)
+        self.click("button[data-level=everything]", "전체")
         self.see(".shell b", "실행")
         self.see(".over", "세션 끝")
 
