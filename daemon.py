@@ -4309,8 +4309,15 @@ def is_locked(error):
     return "locked" in str(error) or "busy" in str(error)
 
 
+COPIED_DATABASE = 1 << 30       # bytes; editors keep databases of many GB, which are not copied on every look
+
+
 def copy_database(path, folder):
-    """Copy a database with its log, for where SQLite may not put its index beside it; returns the copy's path."""
+    """Copy a database with its log, for where SQLite may not put its index beside it; returns the copy's path.
+
+    Raises OSError where it is too large for that."""
+    if file_size(path) > COPIED_DATABASE:
+        raise OSError(f"{path} cannot be opened in its place and is too large to copy")
     for suffix in ("", "-wal"):
         if os.path.exists(f"{path}{suffix}"):
             shutil.copyfile(f"{path}{suffix}", os.path.join(folder, f"copy{suffix}"))

@@ -197,3 +197,13 @@ def claimants(path):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class LargeDatabases(unittest.TestCase):
+    def test_a_large_database_that_does_not_open_is_not_copied(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "state.vscdb"
+            path.write_bytes(daemon.SQLITE_HEAD + bytes(200))
+            os.truncate(path, daemon.COPIED_DATABASE + 1)           # sparse: it takes no room
+            with self.assertRaisesRegex(OSError, "too large to copy"), daemon.open_database(path):
+                pass
