@@ -10615,6 +10615,245 @@ HERMES_TOOLS = tool_table(
 
 
 # ---------------------------------------------------------------------------
+# Crush
+#
+# Seen in public sources only (0.2 to 0.30): crush.db in the .crush folder of each project, all of
+# which a list in Crush's own folder names.  A message is one row whose parts are updated in place;
+# results are messages of the role "tool".  A sub-agent is a session of its own, called after the
+# message and the call that started it.  The tokens of a session are those of its last response
+# alone, so that they are kept as a fact and not counted; only the cost is a sum.
+#
+# To support a new part of a message, add a line to CRUSH_PARTS; a new tool, to CRUSH_TOOLS.
+# ---------------------------------------------------------------------------
+
+CRUSH_FILE = "crush.db"
+
+
+def crush_roots(env, home):
+    """The databases of the projects that Crush has a list of, and the one in the home folder."""
+    own = crush_folder(env, Path(home))
+    try:
+        with open_regular(own / "projects.json") as file:
+            projects = as_list(as_dict(load_json(file.read(MAX_LINE))).get("projects"))
+    except OSError:
+        projects = []
+    folders = [Path(as_text(project.get("path")), as_text(project.get("data_dir")) or ".crush")
+               for project in map(as_dict, projects) if as_text(project.get("path"))]
+    return [folder / CRUSH_FILE for folder in [*folders, Path(home) / ".crush"]]
+
+
+def crush_folder(env, home):
+    """Crush's own folder, as it finds it itself."""
+    if env.get("CRUSH_GLOBAL_DATA"):
+        return Path(env["CRUSH_GLOBAL_DATA"]).expanduser()
+    windows = Path(env.get("LOCALAPPDATA") or home / "AppData" / "Local") / "crush"
+    return windows if os.name == "nt" else Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "crush"
+
+
+def crush_sources(root):
+    """The databases below a folder, or one file."""
+    return [Source(path, database_files(path)) for path in files_of(root, CRUSH_FILE.__eq__)]
+
+
+def crush_recognise(head, path):
+    """Whether a file is a database with Crush's tables."""
+    return head.startswith(SQLITE_HEAD) and (
+        os.path.basename(path) == CRUSH_FILE or b"completion_tokens" in head and b"summary_message_id" in head)
+
+
+@tool("crush", "Crush", roots=crush_roots, sources=crush_sources, recognise=crush_recognise,
+      where=".crush/crush.db of projects, or CRUSH_GLOBAL_DATA", seen="databases of 2026")
+def parse_crush(source):
+    """All sessions of a database; messages of sessions that are not in it belong to none."""
+    with open_database(source.path) as database:
+        if database is None or "id" not in table_columns(database, "sessions") or not {
+                "id", "session_id", "role", "parts"} <= set(table_columns(database, "messages")):
+            return
+        columns = column_list(database, "sessions", CRUSH_COLUMNS)
+        for facts in list(query(database, f"SELECT {columns} FROM sessions ORDER BY created_at, id")):
+            for session in crush_session(facts, source.path, crush_rows(database, facts["id"])):
+                session.stamp = f"{list(facts.values())}{crush_latest(database, facts['id'])}"
+                yield session
+
+
+CRUSH_COLUMNS = ("id", "parent_session_id", "title", "prompt_tokens", "completion_tokens", "cost", "created_at", "updated_at")
+CRUSH_MESSAGE = ("id", "role", "parts", "model", "provider", "created_at", "is_summary_message")
+CRUSH_UNTITLED = ("New Session", "Untitled Session", "New Agent Session", "Fetch Analysis")
+
+
+def crush_latest(database, session_id):
+    """What changes with a session's messages: cheaper to ask for than they are to read."""
+    updated = column_list(database, "messages", ["updated_at"])
+    sql = f"SELECT count(*) AS rows, max(updated_at) AS latest FROM (SELECT {updated} FROM messages WHERE session_id = ?)"
+    return [list(row.values()) for row in query(database, sql, [session_id])]
+
+
+def crush_rows(database, session_id):
+    """A function that yields the rows of a session's messages."""
+    columns = column_list(database, "messages", CRUSH_MESSAGE)
+    sql = f"SELECT {columns} FROM messages WHERE session_id = ? ORDER BY created_at, rowid"
+    return lambda session: query(database, sql, [session_id], session)
+
+
+def crush_session(facts, path, messages):
+    """[the session of these facts and messages], or [] if it shows nothing."""
+    session = Session("crush", "crush", str(facts["id"]), utc(facts["created_at"]))
+    transcript = Transcript(session, CRUSH_TOOLS)
+    title, parent = as_text(facts["title"]).strip(), as_text(facts["parent_session_id"])
+    session.title = title if title and title not in CRUSH_UNTITLED else None
+    session.attributes.update({name: fact for name, fact in {
+        "cwd": str(path.absolute().parent.parent) if path.absolute().parent.name == ".crush" else "",
+        "parent_session_id": parent, "session_role": "auxiliary" if parent else "",
+        "crush_last_response": {"input_tokens": whole(facts["prompt_tokens"]), "output_tokens": whole(facts["completion_tokens"])},
+    }.items() if fact})
+    for moment in ("created_at", "updated_at"):
+        session.seen_at(utc(facts[moment]))
+    if isinstance(facts["cost"], float) and facts["cost"] > 0:
+        transcript.usage["cost_usd"] = round(facts["cost"], 6)
+    return only_if_any(session, transcript_events(transcript, messages(session), lambda row: crush_message(transcript, row)))
+
+
+def crush_message(transcript, row):
+    """One message with its parts; those of a prompt make one event."""
+    message, parts = CrushMessage(row), json_value(row["parts"])
+    if not isinstance(parts, list):
+        transcript.session.bad_lines += 1
+        return
+    if row["role"] == "assistant":
+        transcript_close(transcript)
+        transcript.model = as_text(row["model"]) or transcript.model
+        transcript.session.provider = as_text(row["provider"]) or transcript.session.provider
+    for number, part in enumerate(map(as_dict, parts)):
+        kind, data = as_text(part.get("type")), as_dict(part.get("data"))
+        part_id = message.id if number == 0 else f"{message.id}-{number}"
+        if kind in CRUSH_PARTS:
+            CRUSH_PARTS[kind](transcript, message, part_id, data)
+        elif kind not in CRUSH_SILENT:
+            transcript.session.unknown_record(f"part {kind}", part_id, message.at, part)
+    if message.blocks:
+        transcript_prompt(transcript, message.id, message.at, message.blocks)
+
+
+class CrushMessage:
+    """A message while its parts are read."""
+
+    def __init__(self, row):
+        self.id = str(row["id"])
+        self.at = utc(row["created_at"])
+        self.is_user = row["role"] == "user"
+        self.is_summary = bool(row["is_summary_message"])
+        self.blocks = []                # of a prompt
+
+
+def crush_text(transcript, message, part_id, data):
+    """What somebody said; hidden text is what Crush itself goes on with, a summary stands for what was before it."""
+    text = as_text(data.get("text"))
+    if not text.strip():
+        return
+    if message.is_summary:
+        transcript.session.event("Custom", part_id, message.at, [text_block(text)], kind="compaction")
+    elif message.is_user and data.get("hidden") is True:
+        transcript_notice(transcript, part_id, message.at, text, "notice")
+    elif message.is_user:
+        message.blocks.append(text_block(text))
+    else:
+        transcript_say(transcript, "AgentMessage", part_id, message.at, [text_block(text)])
+
+
+def crush_reasoning(transcript, message, part_id, data):
+    text, began, ended = as_text(data.get("thinking")), whole(data.get("started_at")), whole(data.get("finished_at"))
+    if text.strip():
+        event = transcript_say(transcript, "Thinking", part_id, message.at, [text_block(text)])
+        if ended > began > 0:
+            event["duration_ms"] = (ended - began) * 1000
+
+
+def crush_image(transcript, message, part_id, data):
+    message.blocks += codex_images([as_text(data.get("url"))])
+
+
+def crush_attachment(transcript, message, part_id, data):
+    """A file that was put beside a prompt: an image is shown, a text too, others are named."""
+    media, content, path = (as_text(data.get(name)) for name in ("MIMEType", "Data", "Path"))
+    if media.startswith("image/") and content:
+        message.blocks.append(image_block(media, content, path or None))
+    elif path:
+        message.blocks.append({"type": "File", "path": path})
+
+
+def crush_call(transcript, message, part_id, data):
+    """A call; that of a sub-agent leads to the session of its own."""
+    call_id, name = as_text(data.get("id")) or part_id, as_text(data.get("name")) or "unknown"
+    given = json_value(data.get("input"))
+    event = transcript_call(transcript, call_id, message.at, name, given if given is not None else as_text(data.get("input")))
+    if event and name in ("agent", "agentic_fetch"):
+        event["attributes"]["child_session_id"] = f"{message.id}$${call_id}"
+        add_new(transcript.session.related, f"{message.id}$${call_id}")
+
+
+CRUSH_EXIT = re.compile(r"Exit code (-?\d{1,9})\s*$")
+
+
+def crush_result(transcript, message, part_id, data):
+    """A result; what the model was given has wrappings that the details have not."""
+    call_id, name, details = as_text(data.get("tool_call_id")), as_text(data.get("name")), as_dict(json_value(data.get("metadata")))
+    call, text = open_call(transcript, call_id), as_text(data.get("content"))
+    if name == "bash" and isinstance(details.get("output"), str):
+        text = details["output"]
+    code = CRUSH_EXIT.search(text) if name == "bash" else None
+    blocks = result_blocks(call, [text_block(text)]) if text else []
+    if name == "view" and call[0] == "FileRead" and text:
+        blocks = [opencode_output("read", text, data.get("is_error") is True)]
+    if as_text(data.get("data")) and as_text(data.get("mime_type")).startswith("image/"):
+        blocks.append(image_block(data["mime_type"], data["data"]))
+    began, ended = whole(details.get("start_time")), whole(details.get("end_time"))
+    transcript_result(transcript, call_id, message.at, blocks, failed=data.get("is_error") is True,
+                      exit_code=details.get("exit_code", int(code[1]) if code else None), diff=crush_diff(call, details),
+                      duration_ms=ended - began if ended > began > 0 else None, event_id=f"{part_id}-result")
+
+
+def crush_diff(call, details):
+    """The diff that an edit made: as it was told, or from the whole file before and after; None where it changed none."""
+    old, new = details.get("old_content"), details.get("new_content")
+    if call[0] not in ("FileEdit", "FileCreate") or as_text(details.get("diff")):
+        return as_text(details.get("diff")) or None
+    return unified_diff(old, new, call[1]["path"]) if isinstance(old, str) and isinstance(new, str) and old else None
+
+
+def crush_command(transcript, message, part_id, data):
+    """A command that the person ran beside the conversation."""
+    command, output = as_text(data.get("command")), as_text(data.get("output"))
+    if transcript_call(transcript, part_id, message.at, "bash", {"command": command}):
+        transcript_result(transcript, part_id, message.at, [code_block(output)] * bool(output), exit_code=data.get("exit_code"))
+
+
+def crush_finish(transcript, message, part_id, data):
+    """How a response ended, where that was not well."""
+    reason, text = as_text(data.get("reason")), as_text(data.get("message")) or as_text(data.get("details"))
+    at = utc(data.get("time")) if whole(data.get("time")) else message.at
+    if reason == "canceled":
+        transcript.session.event("Custom", part_id, at, [text_block(text)] * bool(text), kind="interrupt")
+    elif reason in ("error", "content_filter"):
+        transcript.session.event("SystemMessage", part_id, at, [text_block(text or reason)],
+                                 attributes={"meta": "api_error", "error": True})
+
+
+CRUSH_PARTS = {
+    "text": crush_text,
+    "reasoning": crush_reasoning,
+    "image_url": crush_image,
+    "binary": crush_attachment,
+    "tool_call": crush_call,
+    "tool_result": crush_result,
+    "shell_command": crush_command,
+    "finish": crush_finish,
+}
+CRUSH_SILENT = ("_meta",)
+CRUSH_TOOLS = tool_table(FileRead="view", FileEdit="edit multiedit", FileCreate="write", CodeSearch="grep sourcegraph",
+                         FileSearch="glob ls", ShellCommand="bash", WebSearch="web_search",
+                         WebFetch="fetch web_fetch agentic_fetch download")
+
+# ---------------------------------------------------------------------------
 # Imports: exports of claude.ai and ChatGPT, and parsers of one's own
 #
 # conversations.json, or the ZIP file that holds it.  ChatGPT: {title, mapping: {id: {parent,

@@ -24,6 +24,7 @@ const TOOLS = {
     amp: ["Amp", "Am"],
     grok: ["Grok", "Gr"],
     hermes: ["Hermes", "He"],
+    crush: ["Crush", "Cr"],
     chatgpt: ["ChatGPT (export)", "GP"],
     "claude-ai": ["claude.ai (export)", "ca"],
 };
