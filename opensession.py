@@ -339,10 +339,11 @@ class OutOfTime(Exception):
 
 
 class Database:
-    """SQLite, one connection a thread."""
+    """SQLite, one connection a thread.  `changed` is set after every write."""
 
     def __init__(self, path):
         self.path = path
+        self.changed = threading.Event()
         self._local = threading.local()
 
     def execute(self, sql, args=()):
@@ -369,6 +370,7 @@ class Database:
         try:
             rows = [connection.execute(sql, args).fetchall() for sql, args in statements]
             connection.execute("COMMIT")
+            self.changed.set()
             return rows
         except BaseException as error:
             if connection.in_transaction:
@@ -825,28 +827,42 @@ WIDE_RUN = re.compile(f"[{WIDE}]+")
 LONE_SIGN = re.compile(f"[{EMOJI}]")
 NO_WORD = re.compile(f"[^\\w\\x00-\\x7f{SIGNS}{WIDE}{EMOJI}]+")
 WORD = re.compile(r"[^\x00-/:-@\[-`{-\x7f]+")           # what the tokenizer `ascii` takes for a word
-ASCII_WORD = re.compile("[A-Za-z0-9]+")
-CAMEL_EDGE = re.compile("[a-z0-9][A-Z]|[A-Z]{2}[a-z]")
 CAMEL_PART = re.compile("[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+|[A-Z]")
 LONGEST_WORD = 64
 GOES_ON = re.compile(f"([{WIDE}]{{2}}) [{WIDE}]\\s*$")      # a last pair and the character that stands alone behind it
 LONG_WORD = re.compile(f"([A-Za-z0-9]{{{LONGEST_WORD}}})[A-Za-z0-9]+")
+# The bytes of a text as "a" for small letters and digits, "A" for capitals, " " for all else: to find camelCase
+# words and long ones at the speed of memory, which a regular expression is far from.
+SHAPES = bytes.maketrans(bytes(range(256)), bytes(ord("A" if 65 <= code <= 90 else "a" if chr(code).isalnum() and code < 128 else " ")
+                                                  for code in range(256)))
+CAMEL_EDGES = (b"aA", b"AAa")
+LONG_RUN = b"A" * (LONGEST_WORD + 1)
 
 
 def searchable(text):
     """Text as the index has it: folded, and the parts of camelCase words once more at the end."""
     text = unicodedata.normalize("NFKC", text)
-    if len(max(text.split(), key=len, default="")) > LONGEST_WORD:
+    if LONG_RUN in text.encode().translate(SHAPES).upper():
         text = LONG_WORD.sub(r"\1", text)
-    parts = " ".join(camel_parts(text)) if CAMEL_EDGE.search(text) else ""
-    return f"{split_words(text)} {parts}"
+    return f"{split_words(text)} {' '.join(camel_parts(text))}"
 
 
 def camel_parts(text):
     """The camelCase words in a text, each in its parts: "retryUpload" gives "retry Upload"."""
-    words = dict.fromkeys(word for word in ASCII_WORD.findall(text) if not (word.islower() or word.isupper() or word.istitle()))
-    parts = (CAMEL_PART.findall(word) for word in words if len(word) <= LONGEST_WORD)
+    parts = (CAMEL_PART.findall(word.decode()) for word in camel_words(text.encode()) if len(word) <= LONGEST_WORD)
     return [" ".join(each) for each in parts if 1 < len(each) <= 8]
+
+
+def camel_words(data):
+    """The words of a text, given as bytes, in which a capital stands where no word would have one."""
+    shapes, words = data.translate(SHAPES) + b" ", {}
+    for edge in CAMEL_EDGES:
+        at = shapes.find(edge)
+        while at >= 0:
+            start, end = shapes.rfind(b" ", 0, at) + 1, shapes.index(b" ", at)
+            words[data[start:end]] = None
+            at = shapes.find(edge, end)
+    return words
 
 
 def split_words(text):
@@ -963,31 +979,35 @@ def name_mark(kind, name):
 # ---------------------------------------------------------------------------
 
 TITLE = 0xFFFFFF            # the ordinal of the row for a session's title
-INDEX_ROWS, INDEX_TEXT = 500, 1 << 19       # one write holds so many rows or characters at most
+INDEX_ROWS, INDEX_TEXT = 1000, 1 << 20      # one write holds so many rows or characters at most
 ADD_ROW = "INSERT INTO search_index (rowid, text, about, scope) VALUES (?, ?, ?, ?)"
 REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope) VALUES ('delete', ?, ?, ?, ?)"
 
 
 MERGED_AFTER, MERGED_PAGES = 20_000, 64     # rows; pages in one write
+FEW_ROWS, GATHERING, QUIET = 100, 0.1, 1    # after a write of few rows it waits a moment for more; seconds
 
 
 def keep_index(db, stopped):
     """Follow what changes, until told to stop.  Where there is time, join the pieces in which the index grows."""
     added, due, merging = 0, MERGED_AFTER, False
     while not stopped.is_set():
+        db.changed.clear()
         try:
             rows = index_some(db)
-            added, pause = added + rows, 0 if rows else 0.5
+            added, pause = added + rows, GATHERING if rows < FEW_ROWS else 0
             if not rows and merging:
                 merging, pause = merge_some(db, MERGED_PAGES), 0.01
             elif not rows and added > due:
                 due = max(MERGED_AFTER, index_size(db) // 4)
                 if added > due:
                     added, merging = 0, merge_some(db, -MERGED_PAGES)
+            elif not rows:
+                pause = QUIET
         except Exception:
             log.exception("indexing failed; it goes on in a moment")
             pause = 5
-        stopped.wait(pause)
+        (db.changed if pause == QUIET else stopped).wait(pause)
 
 
 def merge_some(db, pages):
@@ -1008,8 +1028,9 @@ def index_some(db):
         remove_rows(db, job)
         return 1 + job["end_ordinal"] - job["first_ordinal"]
     statements = pending_statements(db)
-    with contextlib.suppress(Conflict):     # somebody changed one of them: it is looked at again
-        db.batch(statements)
+    if statements:
+        with contextlib.suppress(Conflict):     # somebody changed one of them: it is looked at again
+            db.batch(statements)
     return len(statements)
 
 
@@ -4327,6 +4348,7 @@ def serve():
     server.run()
     server.close()
     stopped.set()
+    db.changed.set()            # it looks up
     indexer.join(5)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     lock.close()
