@@ -504,6 +504,7 @@ def fold(text):
 
 GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
 BLOCK_BYTES = 256 << 10
+DEFLATE_LEVEL = 5           # two thirds of the time that 6 takes, and 1 % larger
 WINDOW_BLOCKS = 4
 
 # What is kept of each event beside the body, for finding and drawing it without inflating:
@@ -582,11 +583,11 @@ class BodyWriter:
         self._open_block()
 
     def _open_block(self):
-        self._deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
+        self._lines = []
         self._stats = empty_stats()
         self._turns = []
         self._marks = bytearray()
-        self._raw = self._compressed = 0
+        self._raw = 0
 
     def add(self, event, line):
         """Append one checked event; `line` is what is stored, with its line end."""
@@ -595,7 +596,7 @@ class BodyWriter:
         self._marks += mark(event, line)
         self._raw += len(line)
         self.chain = next_chain(self.chain, line)
-        self._write(self._deflate.compress(line))
+        self._lines.append(line)
         if self._raw >= BLOCK_BYTES:
             self.close_block()
 
@@ -603,21 +604,19 @@ class BodyWriter:
         """End the block at this line.  Nothing is written where it is empty."""
         if not self._raw:
             return
-        self._write(self._deflate.flush(zlib.Z_FULL_FLUSH))
+        deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
+        compressed = deflate.compress(b"".join(self._lines)) + deflate.flush(zlib.Z_FULL_FLUSH)
+        self.file.write(compressed)
         count = self._stats["events"]
         self.blocks.append({
             "first_ordinal": self.ordinal, "event_count": count,
             "raw_offset": self.raw_offset, "raw_bytes": self._raw,
-            "file_offset": self.file_offset, "file_bytes": self._compressed,
+            "file_offset": self.file_offset, "file_bytes": len(compressed),
             "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks)})
         self.ordinal += count
         self.raw_offset += self._raw
-        self.file_offset += self._compressed
+        self.file_offset += len(compressed)
         self._open_block()
-
-    def _write(self, data):
-        self.file.write(data)
-        self._compressed += len(data)
 
 
 def mark(event, line):
@@ -849,8 +848,14 @@ def searchable(text):
 
 def camel_parts(text):
     """The camelCase words in a text, each in its parts: "retryUpload" gives "retry Upload"."""
-    parts = (CAMEL_PART.findall(word.decode()) for word in camel_words(text.encode()) if len(word) <= LONGEST_WORD)
-    return [" ".join(each) for each in parts if 1 < len(each) <= 8]
+    return list(filter(None, map(word_parts, camel_words(text.encode()))))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def word_parts(word):
+    """The parts of a camelCase word, given as bytes; nothing where it is too long or has none."""
+    parts = CAMEL_PART.findall(word.decode()) if len(word) <= LONGEST_WORD else []
+    return " ".join(parts) if 1 < len(parts) <= 8 else ""
 
 
 def camel_words(data):
@@ -1612,7 +1617,7 @@ def body_lines(limit):
 def parse_json(data, where="the body"):
     """The JSON value in some bytes.  Raises 400: bad UTF-8 or syntax, NaN, infinity, too deep."""
     try:
-        value = json.loads(data.removeprefix(b"\xef\xbb\xbf").decode(), parse_constant=no_number, parse_float=finite)
+        value = STRICT_JSON.decode(data.removeprefix(b"\xef\xbb\xbf").decode())
     except RecursionError:
         raise problem(400, f"{where} is nested too deeply") from None
     except ValueError as error:
@@ -1631,6 +1636,9 @@ def finite(digits):
     if not math.isfinite(value):
         raise ValueError("a number is too large")
     return value
+
+
+STRICT_JSON = json.JSONDecoder(parse_constant=no_number, parse_float=finite)
 
 
 def too_deep(value):
