@@ -402,7 +402,13 @@ def must(condition, *args):
 
 # Steps from one schema version to the next: lists of SQL.  Add at the end; schema.sql
 # is always the sum, and a database made from it starts at the newest version.
-MIGRATIONS = []
+MIGRATIONS = [
+    [
+        # What kinds of steps a session has; counted in the background, see count_old_steps.
+        "ALTER TABLE sessions ADD COLUMN step_kinds TEXT",
+        "CREATE INDEX sessions_uncounted ON sessions (id) WHERE step_kinds IS NULL",
+    ],
+]
 
 
 class Unusable(Exception):
@@ -508,11 +514,19 @@ DEFLATE_LEVEL = 5           # two thirds of the time that 6 takes, and 1 % large
 WINDOW_BLOCKS = 4
 
 # What is kept of each event beside the body, for finding and drawing it without inflating:
-# crc32 of its id, size of its line, time (ms since 1970), kind (place in EVENT_KINDS), flags.
+# crc32 of its id, size of its line, time (ms since 1970), kind (place in EVENT_KINDS), flags (sums of FLAG_…).
 MARK = struct.Struct("<IIqBB")
-KIND_NUMBERS = {kind: number for number, kind in enumerate(EVENT_KINDS)}
-FLAG_ERROR, FLAG_TASK = 1, 2
+KIND_NAMES = list(EVENT_KINDS)
+KIND_NUMBERS = {kind: number for number, kind in enumerate(KIND_NAMES)}
+FLAG_ERROR, FLAG_TASK, FLAG_BREAK = 1, 2, 4         # it failed; it is a sub-agent's; the context was compacted, or somebody interrupted
+BREAKS = ("compaction", "interrupt")
 
+# What a step does, for counting: every kind of event that is a step, and the sub-agents.
+STEP_KINDS = {
+    "FileRead": "read", "FileEdit": "edit", "FileCreate": "edit", "FileDelete": "edit", "ShellCommand": "shell",
+    "CodeSearch": "search", "FileSearch": "search", "WebSearch": "web", "WebFetch": "web", "TaskStart": "agent",
+    "ToolCall": "other", "ImageGenerate": "other", "VideoGenerate": "other", "AudioGenerate": "other",
+}
 
 # The outline beside the body: one turn a prompt, with what happened until the next one.  A block
 # keeps its turns as lists in this order; the first has no event_id where it goes on with a turn of
@@ -521,9 +535,8 @@ TURN = ("ordinal", "event_id", "at", "text", "last", "events", "steps", "edits",
         "input", "output", "input_total", "output_total")
 TURN_SUMS = ("events", "steps", "edits", "errors", "input", "output")
 TURN_TEXT = 200
-EDITS = {"FileEdit", "FileCreate", "FileDelete"}
-STEPS = EDITS | {"ToolCall", "FileRead", "CodeSearch", "FileSearch", "ShellCommand", "ImageGenerate", "VideoGenerate",
-                 "AudioGenerate", "WebSearch", "WebFetch"}
+EDITS = {kind for kind, what in STEP_KINDS.items() if what == "edit"}
+STEPS = STEP_KINDS.keys() - {"TaskStart"}
 
 
 def add_to_turns(turns, event, ordinal):
@@ -621,10 +634,26 @@ class BodyWriter:
 
 def mark(event, line):
     """The fixed record of one event; see MARK."""
-    kind, _ = event_kind(event)
+    kind, data = event_kind(event)
     flags = FLAG_ERROR * is_error(event) | FLAG_TASK * bool(event.get("task_id"))
+    flags |= FLAG_BREAK * (kind == "Custom" and data["kind"] in BREAKS)
     at = int(datetime.fromisoformat(event["timestamp"]).timestamp() * 1000)
     return MARK.pack(zlib.crc32(event["event_id"].encode()), min(len(line), 0xFFFFFFFF), at, KIND_NUMBERS[kind], flags)
+
+
+def step_kinds(marks, before="{}"):
+    """{what: how many} of the steps among events, by their marks, as JSON; `before` is that of the events before them."""
+    if before is None:
+        return None             # not counted yet
+    counts = dict.fromkeys(STEP_KINDS.values(), 0) | json.loads(before)
+    for number in marks[MARK.size - 2::MARK.size]:
+        if what := STEP_KINDS.get(KIND_NAMES[number]):
+            counts[what] += 1
+    return json_text({what: count for what, count in counts.items() if count})
+
+
+def joined_marks(blocks):
+    return b"".join(block["marks"] for block in blocks)
 
 
 def join_small_block(last, blocks):
@@ -1008,7 +1037,7 @@ def keep_index(db, stopped):
                 if added > due:
                     added, merging = 0, merge_some(db, -MERGED_PAGES)
             elif not rows:
-                pause = QUIET
+                pause = GATHERING if count_old_steps(db) else QUIET
         except Exception:
             log.exception("indexing failed; it goes on in a moment")
             pause = 5
@@ -1020,6 +1049,29 @@ def merge_some(db, pages):
     changes = ("SELECT total_changes() AS n", [])
     before, _, after = db.batch([changes, ("INSERT INTO search_index (search_index, rank) VALUES ('merge', ?)", [pages]), changes])
     return after[0]["n"] - before[0]["n"] > 1
+
+
+def count_old_steps(db):
+    """Count the steps of a session that version 1 stored, and mark its compactions and interruptions; whether there was one."""
+    for row in db.execute("SELECT * FROM sessions WHERE step_kinds IS NULL LIMIT 1"):
+        blocks = db.execute("SELECT * FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]])
+        statements = [must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND body = ? AND event_count = ?)",
+                           row["id"], row["body"], row["event_count"]),
+                      ("UPDATE sessions SET step_kinds = ? WHERE id = ?", [step_kinds(joined_marks(blocks)), row["id"]])]
+        with contextlib.suppress(BodyMissing):
+            statements += [("UPDATE blocks SET marks = ? WHERE session_id = ? AND first_ordinal = ?",
+                            [marks_again(row, block), row["id"], block["first_ordinal"]])
+                           for block in blocks if KIND_NUMBERS["Custom"] in block["marks"][MARK.size - 2::MARK.size]]
+        with contextlib.suppress(Conflict):     # it grew meanwhile: it is looked at again
+            db.batch(statements)
+        return True
+    return False
+
+
+def marks_again(row, block):
+    """The marks of a block, made from what is stored.  Raises BodyMissing."""
+    with open_body(row["body"]) as file:
+        return b"".join(mark(json.loads(line), line) for line in lines_of(inflate_block(file, block)))
 
 
 def index_size(db):
@@ -2443,7 +2495,7 @@ def insert_session(db, user, team_id, header, file, writer):
     """A session that is new here.  Raises Conflict where somebody was faster."""
     session_id = new_id()
     columns = {"id": session_id, "user_id": user["id"], "team_id": team_id,
-               "revision": 1, "body": body_name(session_id, 1),
+               "revision": 1, "body": body_name(session_id, 1), "step_kinds": step_kinds(joined_marks(writer.blocks)),
                **header_columns(header, fold_stats(writer.blocks)), **extent_columns(writer.blocks)}
     identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
     with published_body(db, file, columns["body"]):
@@ -2473,7 +2525,7 @@ def replace_body(db, user, known, header, file, kept, blocks, same=0):
 
     `kept` are blocks whose bytes were copied, `blocks` the new ones; the first `same` events are what they were.  Returns the columns; raises Conflict."""
     revision = known["revision"] + 1
-    columns = {"revision": revision, "body": body_name(known["id"], revision),
+    columns = {"revision": revision, "body": body_name(known["id"], revision), "step_kinds": step_kinds(joined_marks(kept + blocks)),
                **header_columns(header, fold_stats(kept + blocks), known["own_title"]), **extent_columns(kept + blocks)}
     with published_body(db, file, columns["body"]):
         first = sum(block["event_count"] for block in kept)
@@ -2726,7 +2778,7 @@ def append_tail(db, user, known, start, growth, file):
     columns = header_columns(growth["header"], stats, known["own_title"])
     if writer.blocks:
         append_to_body(known["body"], known["file_bytes"], file)
-        columns.update(extent_columns(writer.blocks))
+        columns |= extent_columns(writer.blocks) | {"step_kinds": step_kinds(joined_marks(writer.blocks), known["step_kinds"])}
     blocks = join_small_block(last, writer.blocks)
     write_columns(db, user, known, columns, renew_blocks(known["id"], blocks))
     return columns, accepted
@@ -2800,7 +2852,7 @@ SUMMARY = """
     id user_id nickname team_id tool agent_provider agent_model title description tags created_at uploaded_at
     message_count task_count event_count duration_seconds total_input_tokens total_output_tokens
     updated_at revision project git_branch user_message_count files_changed lines_added lines_removed
-    has_errors parent_id child_count""".split()
+    has_errors parent_id child_count step_kinds""".split()
 COMPUTED = {
     "nickname": "u.nickname",
     "has_errors": "s.error_count > 0",
@@ -2812,9 +2864,8 @@ COMPUTED = {
                           AND c.team_id = s.team_id)""",
 }
 SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
-SUMMARY_JSON = "json_object({})".format(", ".join(
-    f"'{name}', " + ("json(iif(s.error_count, 'true', 'false'))" if name == "has_errors" else COMPUTED.get(name, f"s.{name}"))
-    for name in SUMMARY))
+AS_JSON = {"has_errors": "json(iif(s.error_count, 'true', 'false'))", "step_kinds": "json(s.step_kinds)"}
+SUMMARY_JSON = "json_object({})".format(", ".join(f"'{name}', {({**COMPUTED, **AS_JSON}).get(name, f's.{name}')}" for name in SUMMARY))
 
 # The teams that the caller (once; NULL for nobody) may read.
 READABLE_TEAMS = """SELECT team_id AS id FROM team_members WHERE user_id = ?
@@ -3063,7 +3114,8 @@ def list_cursor(keys):
 
 def summary(row):
     """A session as lists show it."""
-    return {**{name: row[name] for name in SUMMARY}, "has_errors": bool(row["has_errors"])}
+    return {**{name: row[name] for name in SUMMARY}, "has_errors": bool(row["has_errors"]),
+            "step_kinds": row["step_kinds"] and json.loads(row["step_kinds"])}
 
 
 def find_readable(db, reader, session_id):
@@ -3439,7 +3491,7 @@ def stored_turns(db, row):
 def session_map(session_id, reader, db):
     """Kind and flags of every event, one character each."""
     row = find_readable(db, reader, session_id)
-    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map")
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map{' uncounted' * (row['step_kinds'] is None)}")
     marks = b"".join(block["marks"] for block in db.execute(
         "SELECT marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]))
     kinds, flags = marks[MARK.size - 2::MARK.size], marks[MARK.size - 1::MARK.size]
@@ -3761,9 +3813,6 @@ def located(db, pairs):
     """, [json_text(pairs)])
     marks = ((row, MARK.unpack(row["mark"])) for row in rows if len(row["mark"]) == MARK.size)
     return [{**row, "at": at, "kind": KIND_NAMES[kind]} for row, (_, _, at, kind, _) in marks]
-
-
-KIND_NAMES = list(EVENT_KINDS)
 
 
 def kind_rank(place):
