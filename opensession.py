@@ -1761,10 +1761,10 @@ def printable(text, name, longest, sentence):
 
 def query(name, default=None):
     """One value of the query string, as text.  Bytes that are no UTF-8 become U+FFFD."""
-    if "opensession.query" not in request.environ:
-        request.environ["opensession.query"] = urllib.parse.parse_qs(
-            request.query_string, keep_blank_values=True, errors="replace")
-    values = request.environ["opensession.query"].get(name)
+    environ = request.environ
+    if "opensession.query" not in environ:
+        environ["opensession.query"] = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, errors="replace")
+    values = environ["opensession.query"].get(name)
     return values[-1].replace("\0", "") if values else default
 
 
@@ -2898,6 +2898,7 @@ def list_sessions(reader, db):
         answer["total_is_capped"] = True
     if query("search"):
         answer["indexing"] = still_indexing(db, reader)
+        answer |= {"search_is_capped": True} if view.search_is_capped else {}
     if query("facets") == "1":
         answer |= list_facets(db, view)
     sessions = ",".join(row["json"] for row in rows[:per_page])
@@ -2907,17 +2908,18 @@ def list_sessions(reader, db):
 def list_view(db, reader):
     """What a list shows, by the query string.
 
-    `teams` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters` are
-    those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
-    more is asked than filters and times."""
-    view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], other=True,
+    `teams`, `in_team` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters`
+    are those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
+    more is asked than filters and times, `search_is_capped` that a search may have missed sessions."""
+    view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], in_team="x.team_id = t.id", other=True,
                            filters={name: query(name) for name in FILTERS if query(name)}, bounds=time_bounds())
     if query("team_id"):
         view.teams, view.team_args = f"SELECT id FROM ({READABLE_TEAMS}) WHERE id = ?", [*view.team_args, query("team_id")]
     where = {f"x.{FILTERS[name]} = ?": value for name, value in view.filters.items()}
     where |= {f"x.updated_at {sign} ?": value for sign, value in view.bounds.items()}
     if query("search"):
-        where.update(search_condition(db, reader, query("search")))
+        condition, view.search_is_capped = search_condition(db, reader, query("search"))
+        where |= condition
     if query("parent"):
         where["""(x.user_id, x.tool, x.parent_hail_id) =
                  (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)"""] = query("parent")
@@ -2925,8 +2927,11 @@ def list_view(db, reader):
         view.other = bool(query("search"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
     view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
-    view.counts = filter_counts(db, view)
+    view.counts, view.team_count = filter_counts(db, view)
     view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
+    if FOUND in where:          # what was found is looked up once, not once a team
+        view.where, view.args = f"{view.where} AND x.team_id IN ({view.teams})", view.args + view.team_args
+        view.teams, view.team_args, view.in_team = "SELECT 1", [], "1"
     return view
 
 
@@ -2953,14 +2958,14 @@ def local_day(text, name):
 
 
 def filter_counts(db, view):
-    """{name: how many sessions} for each filter of a view alone, and for "all"."""
+    """({name: how many sessions} for each filter of a view alone, and for "all"; how many teams have any)."""
     pairs = {"all": "", **view.filters}
     rows = db.execute(f"""
-        SELECT f.name, sum(f.sessions) AS n FROM ({view.teams}) t CROSS JOIN facets f
+        SELECT f.name, sum(f.sessions) AS n, count(*) AS teams FROM ({view.teams}) t CROSS JOIN facets f
          WHERE f.team_id = t.id AND (f.name, f.value) IN (VALUES {", ".join(["(?, ?)"] * len(pairs))})
          GROUP BY f.name
     """, [*view.team_args, *itertools.chain(*pairs.items())])
-    return {row["name"]: row["n"] for row in rows}
+    return {row["name"]: row["n"] for row in rows}, max((row["teams"] for row in rows), default=0)
 
 
 def list_rows(db, view, sort, cursor, skipped, limit):
@@ -2974,19 +2979,32 @@ def list_rows(db, view, sort, cursor, skipped, limit):
         here, there = columns_of("x", keys), ", ".join("?" * len(keys))
         where += f" AND ({here}) <= ({there}) AND (({here}) < ({there}) OR x.rowid > ?)"
         args = [*args, *values, *values, last]
+    index = list_index(db, view, sort)
+    if view.team_count > skipped + limit and len(view.filters) < 2 and not view.other:
+        where, args = f"{where} AND x.{keys[0]} >= ?", [*args, list_floor(db, view, index, keys, where, args, skipped + limit)]
     return db.execute(f"""
         SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}, s.rowid AS no
           FROM (SELECT each.value ->> {len(keys)} AS no
                   FROM ({view.teams}) t CROSS JOIN json_each((
                            SELECT json_group_array(json_array({columns_of("first", keys)}, first.no))
                              FROM (SELECT {columns_of("x", keys)}, x.rowid AS no
-                                     FROM sessions x INDEXED BY {list_index(db, view, sort)}
-                                    WHERE x.team_id = t.id AND {where}
+                                     FROM sessions x INDEXED BY {index}
+                                    WHERE {view.in_team} AND {where}
                                     ORDER BY {columns_of("x", keys, " DESC")}, x.rowid LIMIT ?) first)) each
                  ORDER BY {", ".join(f"each.value ->> {place} DESC" for place in range(len(keys)))}, no LIMIT ? OFFSET ?) page
                CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
          ORDER BY {columns_of("s", keys, " DESC")}, s.rowid
     """, [*view.team_args, *args, skipped + limit, limit, skipped])
+
+
+def list_floor(db, view, index, keys, where, args, limit):
+    """What no page goes below, of many teams: so many teams have a session as far up as this.  Fewer: the least there is."""
+    rows = db.execute(f"""
+        SELECT (SELECT x.{keys[0]} FROM sessions x INDEXED BY {index}
+                 WHERE {view.in_team} AND {where} ORDER BY {columns_of("x", keys, " DESC")} LIMIT 1) AS first
+          FROM ({view.teams}) t ORDER BY first DESC LIMIT 1 OFFSET ?
+    """, [*args, *view.team_args, limit - 1])
+    return (rows[0]["first"] if rows else None) or (0 if keys[1:] else "")
 
 
 def columns_of(table, names, more=""):
@@ -3009,7 +3027,7 @@ def count_listed(db, view, limit):
     return db.execute(f"""
         SELECT count(*) AS n FROM (
             SELECT 1 FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
-             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+             WHERE {view.in_team} AND {view.where} LIMIT ?)
     """, [*view.team_args, *view.args, limit])[0]["n"]
 
 
@@ -3058,7 +3076,7 @@ def narrowed_facets(db, view):
     rows = db.execute(f"""
         SELECT {", ".join(columns.values())}, count(*) AS n FROM (
             SELECT {columns_of("x", columns.values())} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
-             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+             WHERE {view.in_team} AND {view.where} LIMIT ?)
          GROUP BY {", ".join(columns.values())}
     """, [*view.team_args, *view.args, FACET_SESSIONS])
     counted = {}
@@ -3086,8 +3104,8 @@ def activity(reader, db):
     days = [(f"{at:%Y-%m-%d}", utc_text(at), utc_text(at + timedelta(days=1))) for at in starts if at.month == first.month]
     rows = db.execute(f"""
         WITH days (day, since, until) AS (VALUES {", ".join(["(?, ?, ?)"] * len(days))})
-        SELECT day, (SELECT count(*) FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY list_{view.lead}_recent
-                      WHERE x.team_id = t.id AND {view.where} AND x.updated_at >= days.since AND x.updated_at < days.until) AS n
+        SELECT day, (SELECT count(*) FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {view.index or f"list_{view.lead}_recent"}
+                      WHERE {view.in_team} AND {view.where} AND x.updated_at >= days.since AND x.updated_at < days.until) AS n
           FROM days
     """, [*itertools.chain(*days), *view.team_args, *view.args])
     return cached_answer({"days": {row["day"]: row["n"] for row in rows if row["n"]}})
@@ -3954,26 +3972,34 @@ def session_ordinals(db, plan):
 
 
 def search_condition(db, reader, text):
-    """{SQL condition: value} for the sessions `x` of a list that a search narrows.
+    """({SQL condition: value} for the sessions `x` of a list that a search narrows, whether it may have missed some).
 
     Signs are not in the index: a search for nothing else looks at titles, as the original does."""
     asked = parse_query(text)
     if not (asked.groups or asked.without or asked.filters):
-        return {"instr(x.search_text, ?)": fold(text)}
-    return {FOUND: json_text(matching_sessions(db, reader, asked))}
+        return {"instr(x.search_text, ?)": fold(text)}, False
+    ids, capped = matching_sessions(db, reader, asked)
+    return {FOUND: json_text(ids)}, capped
 
 
 FOUND = "x.id IN (SELECT value FROM json_each(?))"
 
 
+LIST_FOUND, LIST_SECONDS = 10_000, 0.06
+
+
 def matching_sessions(db, reader, asked):
-    """The ids of the newest sessions that a search finds, a thousand at most."""
-    plan = plan_search(db, reader, asked)
-    found = no_groups("newest")
-    with contextlib.suppress(OutOfTime):
-        collect(db, plan, found, plan.low, plan.high, COUNTED_PLACES, time.thread_time() + 4 * SEARCH_SECONDS)
-    return [row["session_id"] for row in db.execute(
-        "SELECT session_id FROM indexed WHERE search_no IN (SELECT value FROM json_each(?))", [json_text(list(found.groups))])]
+    """(ids of the sessions that a search finds, whether there may be more): the newest, as many as time permits."""
+    plan, ids = plan_search(db, reader, asked), []
+    if plan.match is None:
+        return [], False
+    sql = places_sql(plan, "DISTINCT i.session_id", f"{NEWEST} LIMIT {LIST_FOUND}")
+    try:
+        for row in db.until(time.thread_time() + LIST_SECONDS, sql, [plan.match, plan.low, plan.high, *plan.args]):
+            ids.append(row["session_id"])
+    except OutOfTime:
+        return ids, True
+    return ids, len(ids) == LIST_FOUND
 
 
 # ---------------------------------------------------------------------------
