@@ -652,8 +652,17 @@ def draft_file():
         try:
             yield file
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file.name)
+            discard(file.name)
+
+
+def discard(path):
+    """Remove a file that nobody needs.  Where that fails nothing is lost: the next start's sweep does it."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s was not removed: %s", path, error.strerror)
 
 
 def publish_body(file, name):
@@ -691,8 +700,7 @@ def append_to_body(name, committed, draft):
 
 def remove_body(name):
     """Remove a body that no row names.  Who has it open goes on reading."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(body_path(name))
+    discard(body_path(name))
 
 
 class BodyMissing(Exception):
@@ -1782,7 +1790,7 @@ DISK_TROUBLE = {
     errno.ENOSPC: DISK_FULL,
     errno.EDQUOT: DISK_FULL,
     errno.EFBIG: DISK_FULL,
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), (503, "the data directory cannot be written right now")),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), (503, "the data directory cannot be written right now")),
 }
 
 
@@ -2468,12 +2476,13 @@ def published_body(db, file, name):
     """Publish a body for the row that the block writes; without the row it is a draft again.
 
     The body comes first: without a row it is litter, a row without it would be an error."""
-    publish_body(file, name)
     try:
+        publish_body(file, name)
         yield
     except BaseException:
         if not db.execute("SELECT 1 FROM sessions WHERE body = ?", [name]):
-            os.rename(body_path(name), file.name)
+            with contextlib.suppress(OSError):
+                os.rename(body_path(name), file.name)
         raise
 
 
