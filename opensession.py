@@ -388,7 +388,8 @@ def connect(path):
     connection = sqlite3.connect(path, timeout=5, isolation_level=None)
     connection.row_factory = sqlite3.Row
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
-                   "cache_size = -8000", "secure_delete = ON"):
+                   "cache_size = -8000", "secure_delete = ON",
+                   "temp_store = MEMORY"):      # else in /var/tmp, which may be full or not to be written
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
@@ -670,7 +671,9 @@ def publish_body(file, name):
     file.flush()
     os.fsync(file.fileno())
     path = body_path(name)
-    path.parent.mkdir(exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(exist_ok=True)
+        sync_folder(path.parent.parent)
     os.rename(file.name, path)
     sync_folder(path.parent)
 

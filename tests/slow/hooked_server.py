@@ -69,7 +69,7 @@ def failing(function, name):
     """A function that counts as an operation."""
     def call(*arguments, **more):
         if kind := counter.fault(name):
-            raise FAULTS[kind]()
+            raise FAULTS[kind]() if name != "unlink" else PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return function(*arguments, **more)
     return call
 

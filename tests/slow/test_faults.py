@@ -9,13 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
 
 from client import call, free_port, hail_file, new_event, new_session, running_server, wait_for_port
 from figures import reached, size
 from stored import litter_after, raw_lines
+from test_durability import traced
 
 HOOKED = Path(__file__).with_name("hooked_server.py")
 KINDS = ["EIO", "ENOSPC", "short", "exception", "EROFS"]
@@ -67,7 +67,8 @@ class FaultCase(unittest.TestCase):
         session_id = self.upload(name, before).json["id"] if before else None
         with self.fault(kind, n) as failed:
             answer = self.act(name, session_id, *request)
-        happened, where = failed(), f"{title}, {kind} at operation {n}: {failed()} {answer}"
+        happened = bool(failed)
+        where = f"{title}, {kind} at operation {n}: {failed} {answer}"
         if answer.status < 300:
             self.assertEqual(raw_lines(self.port, self.key, name), after, where)
         else:
@@ -78,7 +79,7 @@ class FaultCase(unittest.TestCase):
         again = self.act(name, session_id, *request)
         self.assertIn(again.status, (200, 201, 204, 404 if title == "delete" and answer.status < 300 else 204), f"{where}, then {again}")
         self.assertEqual(raw_lines(self.port, self.key, name), after, where)
-        return bool(happened), answer.status < 300
+        return happened, answer.status < 300
 
     def every_n(self, kinds, acts=ACTS):
         """(faults that happened, how many of those the act survived) of all kinds at all places."""
@@ -128,17 +129,44 @@ class Faults(FaultCase):
 
     @contextlib.contextmanager
     def fault(self, kind, n):
-        """Arrange a fault; yields a function that says which operation failed, None for none."""
+        """Arrange a fault while the block runs; yields a list that afterwards names what failed."""
         trace = Path(f"{self.control}.log")
         trace.write_text("")
         self.order(n=n, kind=kind, count=self.count)
-        yield lambda: next(iter(re.findall("^.* failed$", trace.read_text(), re.MULTILINE)), None)
+        failed = []
+        yield failed
+        failed += re.findall("^.* failed$", trace.read_text(), re.MULTILINE)
         self.order()
 
     def order(self, **values):
         new = self.folder / "order"
         new.write_text(json.dumps(values))
         new.replace(self.control)
+
+
+@unittest.skipUnless(shutil.which("strace"), "strace is not installed")
+class SystemCalls(FaultCase):
+    """The same one storey lower, where SQLite writes, too: strace lets the system calls of a real server fail."""
+
+    CALLS = ["fdatasync", "fsync", "rename", "unlink", "ftruncate", "pwrite64"]
+
+    def test_a_system_call_that_fails_is_refused_and_invisible_or_survived(self):
+        acts = dict(list(ACTS.items())[-size("syscalls"):])
+        with running_server(self.folder, OPENSESSION_LOG="error") as self.server:
+            self.port = self.server.port
+            self.register()
+            faults, survived = self.every_n([f"{name}:error={error}" for name in self.CALLS for error in ("EIO", "ENOSPC")], acts)
+        self.check_rest()
+        self.assertGreater(faults, 10 * len(acts))
+        reached("syscalls", f"{faults} faults in {', '.join(self.CALLS)}, {survived} of them survived, the others refused and invisible; 0 litter")
+
+    @contextlib.contextmanager
+    def fault(self, kind, n):
+        name = kind.partition(":")[0]
+        with traced(self.server, "-e", f"trace={name}", "-e", f"inject={kind}:when={n}") as lines:
+            failed = []
+            yield failed
+        failed += [line for line in lines if "INJECTED" in line]
 
 
 if __name__ == "__main__":
