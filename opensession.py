@@ -739,7 +739,7 @@ class RawSession(io.RawIOBase):
     """A session as one HAIL file that inflates as it is read.
 
     Seekable, because waitress looks for the size and steps back after a partial send;
-    only one block is held, so a reader that stalls costs next to nothing."""
+    only one block is held and read at once, so a reader that stalls costs next to nothing."""
 
     def __init__(self, head, name, blocks, tail):
         self._head, self._tail, self._blocks = head, tail, blocks
@@ -763,15 +763,12 @@ class RawSession(io.RawIOBase):
         return self._at
 
     def read(self, size=-1):
-        """Up to `size` bytes; b"" at the end only."""
-        size = self.size - self._at if size is None or size < 0 else size
-        pieces = []
-        while size > 0 and self._at < self.size:
-            piece = self._piece()[:size]
-            pieces.append(piece)
-            size -= len(piece)
-            self._at += len(piece)
-        return b"".join(pieces)
+        """Up to `size` bytes, of one block at most; b"" at the end only.  Without a size: all."""
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(BLOCK_BYTES), b""))
+        piece = self._piece()[:size] if self._at < self.size else b""
+        self._at += len(piece)
+        return piece
 
     def _piece(self):
         """What stands from here to the end of the part that we are in."""
@@ -3212,18 +3209,21 @@ def raw_session(session_id, reader, db):
 
 def whole_session(db, row):
     """A session's row as a HAIL file to send."""
-    blocks = db.execute("""
-        SELECT s.body, b.raw_offset, b.raw_bytes, b.file_offset, b.file_bytes, s.header, s.hail_id, s.stats, s.sync_no
-          FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id
-         WHERE s.id = ? ORDER BY b.first_ordinal
-    """, [row["id"]])
-    if not blocks:
+    # One statement, so that row and blocks belong together; what is the row's comes with its first block only.
+    first, *more = db.execute("""
+        SELECT b.raw_offset, b.raw_bytes, b.file_offset, b.file_bytes, s.body, s.header, s.hail_id, s.stats, s.sync_no
+          FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id AND b.first_ordinal = 0
+         WHERE s.id = ?
+         UNION ALL
+        SELECT raw_offset, raw_bytes, file_offset, file_bytes, NULL, NULL, NULL, NULL, NULL
+          FROM blocks WHERE session_id = ? AND first_ordinal > 0 ORDER BY 1
+    """, [row["id"]] * 2) or [None]
+    if first is None:
         raise BodyMissing       # deleted since its row was read
-    first = blocks[0]
     cached(f"{row['id']}.{first['sync_no']}")
     header = {**json.loads(first["header"]), "session_id": first["hail_id"]}
     raw = RawSession(hail_line({"type": "header", **{key: header[key] for key in ("version", "session_id")}, **header}),
-                     first["body"], [block for block in blocks if block["raw_bytes"]],
+                     first["body"], [block for block in [first, *more] if block["raw_bytes"]],
                      hail_line(stats_line(json.loads(first["stats"]))))
     response.content_type = "application/jsonl"
     response.set_header("Content-Disposition", 'attachment; filename="session.hail.jsonl"')
@@ -4250,12 +4250,13 @@ class JsonErrorTask(ErrorTask):
         self.write(body)
 
 
-def make_server():
-    """Waitress with our settings, listening but not yet serving."""
+def make_server(descriptors):
+    """Waitress with our settings, listening but not yet serving; `descriptors` is how many files may be open."""
     HTTPChannel.parser_class = CappedParser
     HTTPChannel.error_task_class = JsonErrorTask
     return waitress.create_server(
-        app, host=settings.host, port=settings.port, threads=4, connection_limit=2000, asyncore_use_poll=True,
+        app, host=settings.host, port=settings.port, threads=4,
+        connection_limit=min(4000, descriptors // 2), asyncore_use_poll=True,       # a download needs a second descriptor
         channel_timeout=60, recv_bytes=1 << 16, outbuf_high_watermark=1 << 20, outbuf_overflow=1 << 18,
         max_request_header_size=1 << 16, max_request_body_size=settings.max_body, ident=None,
         expose_tracebacks=False, clear_untrusted_proxy_headers=True)
@@ -4309,11 +4310,14 @@ def offer_setup(write):
 
 
 def raise_descriptor_limit():
-    """As many open files as the system allows, for as many connections."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
+    """As many open files as the system allows, for as many connections; how many that are."""
+    try:
         import resource
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard if hard != resource.RLIM_INFINITY else 1 << 20
+    except (ImportError, ValueError, OSError):
+        return 1024
 
 
 def stop(*_):
@@ -4324,9 +4328,8 @@ def serve():
     """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
     started = time.time()
     lock = open_data_dir()
-    raise_descriptor_limit()
     try:
-        server = make_server()
+        server = make_server(raise_descriptor_limit())
     except OSError as error:
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     offer_setup(lambda text: print(text, flush=True))
