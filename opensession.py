@@ -52,11 +52,12 @@ from types import SimpleNamespace
 
 import waitress
 from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask
-from waitress.utilities import BadRequest
+from waitress.utilities import BadRequest, Error
 
 VERSION = "0.1.0"
 log = logging.getLogger("opensession")
@@ -4229,11 +4230,44 @@ class CappedChunks(ChunkedReceiver):
         return consumed
 
 
+class NoRoom(Error):
+    code, reason = 507, "Insufficient Storage"
+
+
 class CappedParser(HTTPRequestParser):
+    """Waitress's reader of requests; it answers in words, too, where the disk is too full to hold a large body."""
+
+    full = False
+
     def parse_header(self, header_plus):
         super().parse_header(header_plus)
         if self.chunked:
             self.body_rcv = CappedChunks(self.body_rcv.buf)
+
+    def received(self, data):
+        try:
+            consumed = super().received(data)
+        except OSError:                 # what came so far is given up, the rest read all the same: who sends does not listen
+            with contextlib.suppress(OSError):
+                self.body_rcv.buf.close()
+            self.body_rcv.buf = OverflowableBuffer(self.adj.inbuf_overflow)
+            self.full = True
+            return self.received(data)
+        if self.completed and self.full:
+            self.error = NoRoom(DISK_FULL[1])
+        return consumed
+
+
+class AnswerBuffer(OverflowableBuffer):
+    """Waitress's buffer for what goes out: a large answer moves to a file, but on a full disk it stays in memory."""
+
+    def _set_large_buffer(self):
+        file = self.buf.getfile()
+        place = file.tell()
+        try:
+            super()._set_large_buffer()
+        except OSError:
+            file.seek(place)
 
 
 class JsonErrorTask(ErrorTask):
@@ -4254,6 +4288,7 @@ def make_server(descriptors):
     """Waitress with our settings, listening but not yet serving; `descriptors` is how many files may be open."""
     HTTPChannel.parser_class = CappedParser
     HTTPChannel.error_task_class = JsonErrorTask
+    waitress.channel.OverflowableBuffer = AnswerBuffer
     return waitress.create_server(
         app, host=settings.host, port=settings.port, threads=4,
         connection_limit=min(4000, descriptors // 2), asyncore_use_poll=True,       # a download needs a second descriptor
