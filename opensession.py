@@ -4235,7 +4235,8 @@ class NoRoom(Error):
 
 
 class CappedParser(HTTPRequestParser):
-    """Waitress's reader of requests; it answers in words, too, where the disk is too full to hold a large body."""
+    """Waitress's reader of requests; it answers in words, too, where a number or an address is none, and where the
+    disk is too full to hold a large body."""
 
     full = False
 
@@ -4247,6 +4248,9 @@ class CappedParser(HTTPRequestParser):
     def received(self, data):
         try:
             consumed = super().received(data)
+        except ValueError:              # 5,000 digits, or http://[/
+            self.error, self.completed = BadRequest("the request cannot be read"), True
+            return len(data)
         except OSError:                 # what came so far is given up, the rest read all the same: who sends does not listen
             with contextlib.suppress(OSError):
                 self.body_rcv.buf.close()

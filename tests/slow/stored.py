@@ -1,12 +1,34 @@
-"""What a server has stored, looked at from outside."""
+"""A server over a socket, and what it has stored, looked at from outside."""
 
 import contextlib
 import functools
 import hashlib
+import os
 import sqlite3
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-from client import call
+from client import SERVER, call, free_port, wait_for_port
+
+
+@contextlib.contextmanager
+def logged_server(folder, *arguments, program=SERVER, **settings):
+    """A process that serves until the block ends, as client.running_server; `log` is a file, so that it may grow long."""
+    folder, port = Path(folder), free_port()
+    environ = {"PATH": os.environ["PATH"], "PORT": str(port), "OPENSESSION_DATA_DIR": str(folder / "data"),
+               "OPENSESSION_LOG": "warn", **settings}
+    with open(folder / "log", "ab") as log:
+        process = subprocess.Popen([sys.executable, program, *arguments], env=environ, cwd=folder, stdin=subprocess.DEVNULL,
+                                   stdout=log, stderr=log, text=True)
+    process.port, process.log = port, folder / "log"
+    try:
+        wait_for_port(process)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def chain_of(lines):

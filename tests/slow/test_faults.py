@@ -6,15 +6,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-from client import call, free_port, hail_file, new_event, new_session, running_server, wait_for_port
+from client import call, hail_file, new_event, new_session, running_server
 from figures import reached, size
-from stored import litter_after, raw_lines
+from stored import litter_after, logged_server, raw_lines
 from test_durability import traced
 
 HOOKED = Path(__file__).with_name("hooked_server.py")
@@ -104,28 +102,17 @@ class FaultCase(unittest.TestCase):
 
 class Faults(FaultCase):
     def test_a_fault_at_any_operation_is_refused_and_invisible_or_survived(self):
-        kinds = KINDS[:size("faults")]
-        with self.hooked_server():
+        kinds, self.control = KINDS[:size("faults")], self.folder / "control"
+        self.order()
+        with logged_server(self.folder, self.control, program=HOOKED) as server:
+            self.port = server.port
+            self.register()
             faults, survived = self.every_n(kinds)
-            tracebacks = self.log.read_text().count("Traceback")
+            log = server.log.read_text()
         self.check_rest()
         self.assertGreater(faults, 20 * len(kinds))
-        self.assertEqual(tracebacks > 0, "exception" in kinds, self.log.read_text()[-3000:])
+        self.assertEqual("Traceback" in log, "exception" in kinds, log[-3000:])
         reached("faults", f"{faults} faults ({', '.join(kinds)}), {survived} of them survived, the others refused and invisible; 0 litter")
-
-    @contextlib.contextmanager
-    def hooked_server(self):
-        self.control, self.log, self.port = self.folder / "control", self.folder / "log", free_port()
-        self.order()
-        environ = {"PATH": os.environ["PATH"], "PORT": str(self.port), "OPENSESSION_DATA_DIR": str(self.data), "OPENSESSION_LOG": "warn"}
-        with open(self.log, "w") as log, subprocess.Popen([sys.executable, HOOKED, self.control], env=environ, stdout=log, stderr=log) as process:
-            try:
-                process.port = self.port
-                wait_for_port(process)
-                self.register()
-                yield
-            finally:
-                process.kill()
 
     @contextlib.contextmanager
     def fault(self, kind, n):
