@@ -12542,7 +12542,7 @@ class Server:
                 return Answer(response.status, read(response), response.headers)
         except urllib.error.HTTPError as error:
             with error:
-                data = read_json(error)
+                data = read_refusal(error)
             if 300 <= error.code < 400 and error.code != 304:
                 data = {"error": f"the server redirects to {error.headers.get('Location')}: put that address into "
                                  "server.url if you trust it"}
@@ -12576,12 +12576,20 @@ def upload_timeout(body):
 
 
 def read_json(response, limit=64 << 20):
-    """The JSON object of an answer, {} where it is none."""
+    """The JSON object of a good answer.  Raises ValueError where it is none: a hotel's log-in page and half an
+    answer are no word of the server."""
+    data = json.loads(response.read(limit) or b"{}")
+    if not isinstance(data, dict):
+        raise ValueError("it answers no JSON object")
+    return data
+
+
+def read_refusal(response):
+    """The JSON object of an error, {} where it is none."""
     try:
-        data = json.loads(response.read(limit) or b"{}")
-    except (OSError, ValueError, RecursionError):
+        return read_json(response)
+    except Exception:               # whatever it is, the status says enough
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def compressed(header, spool, folder):
@@ -12598,13 +12606,12 @@ def compressed(header, spool, folder):
 def retry_after(headers, now):
     """Seconds that a 429 or 503 asks for, at most an hour; None where it says nothing."""
     value = headers.get("Retry-After") or ""
-    if value.isdigit():
+    if re.fullmatch("[0-9]{1,9}", value):
         return min(int(value), 3600)
     try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
+        return min(max(0, parsedate_to_datetime(value).timestamp() - now), 3600)
+    except (ValueError, TypeError, OverflowError):
         return None
-    return min(max(0, at.timestamp() - now), 3600)
 
 
 def backoff(attempts, quick):
@@ -12989,7 +12996,7 @@ class Daemon:
             else:
                 answer = self.server.upload(body, waiting["restore"])
         log.debug("%s %s: %s, %s", *name, f"from {draft.base}" if delta else "whole", answer.status)
-        if answer.ok:
+        if answer.ok and isinstance(answer.data.get("id"), str):
             self.acknowledge(name, draft, answer)
         elif delta and answer.status in DELTA_REACTIONS:
             DELTA_REACTIONS[answer.status](self, name, answer, waiting)
@@ -13075,7 +13082,7 @@ class Daemon:
         answer = self.server.verify()
         if answer.status == 401:
             self.lose_access()
-        elif not answer.ok:
+        elif not answer.ok or not answer.data.get("user_id"):
             self.server_trouble(answer)
         else:
             account = f"{self.server.url} {answer.data.get('user_id')}"
@@ -13098,7 +13105,7 @@ class Daemon:
         path = self.paths.config / "synced.toml"
         etag = read_etag(path)
         answer = self.server.call("GET", "/api/config/sync", headers={"If-None-Match": etag} if etag else {}, timeout=10)
-        if answer.status == 200:
+        if answer.status == 200 and isinstance(answer.data.get("privacy"), dict):
             write_private(path, synced_toml(answer.data, answer.headers.get("ETag") or "", utc(self.wall())))
 
     def pull(self):
@@ -13183,9 +13190,10 @@ class Daemon:
         self.discover()
         for _ in range(self.settings["daemon"]["max_retries"] + 1):
             self.pass_over()
-            if not self.server.configured or self.connected and self.clock() >= self.paused_until or not self.waiting():
+            pause = self.paused_until - self.clock()
+            if not self.server.configured or self.connected and pause <= 0 or pause > LONG_PAUSE or not self.waiting():
                 break
-            self.sleep(min(max(0, self.paused_until - self.clock()), 30))
+            self.sleep(max(0, pause))
             self.connect()
         self.pull()
         return not (self.failed or self.rejected or self.server.configured and self.waiting())
@@ -13205,6 +13213,7 @@ class Daemon:
 
 
 RETRY_KEY = 300
+LONG_PAUSE = 30                 # seconds; a single pass does not wait so long
 SETTINGS_FILES = ("daemon.toml", "config.toml", "synced.toml")
 UNAVAILABLE = (0, 429, 502, 503, 504, 507)
 

@@ -52,11 +52,12 @@ from types import SimpleNamespace
 
 import waitress
 from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask
-from waitress.utilities import BadRequest
+from waitress.utilities import BadRequest, Error
 
 VERSION = "0.1.0"
 log = logging.getLogger("opensession")
@@ -390,7 +391,8 @@ def connect(path):
     connection = sqlite3.connect(path, timeout=5, isolation_level=None)
     connection.row_factory = sqlite3.Row
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
-                   "cache_size = -8000", "secure_delete = ON"):
+                   "cache_size = -8000", "secure_delete = ON",
+                   "temp_store = MEMORY"):      # else in /var/tmp, which may be full or not to be written
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
@@ -682,8 +684,17 @@ def draft_file():
         try:
             yield file
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file.name)
+            discard(file.name)
+
+
+def discard(path):
+    """Remove a file that nobody needs.  Where that fails nothing is lost: the next start's sweep does it."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s was not removed: %s", path, error.strerror)
 
 
 def publish_body(file, name):
@@ -691,7 +702,9 @@ def publish_body(file, name):
     file.flush()
     os.fsync(file.fileno())
     path = body_path(name)
-    path.parent.mkdir(exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(exist_ok=True)
+        sync_folder(path.parent.parent)
     os.rename(file.name, path)
     sync_folder(path.parent)
 
@@ -721,8 +734,7 @@ def append_to_body(name, committed, draft):
 
 def remove_body(name):
     """Remove a body that no row names.  Who has it open goes on reading."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(body_path(name))
+    discard(body_path(name))
 
 
 class BodyMissing(Exception):
@@ -758,7 +770,7 @@ class RawSession(io.RawIOBase):
     """A session as one HAIL file that inflates as it is read.
 
     Seekable, because waitress looks for the size and steps back after a partial send;
-    only one block is held, so a reader that stalls costs next to nothing."""
+    only one block is held and read at once, so a reader that stalls costs next to nothing."""
 
     def __init__(self, head, name, blocks, tail):
         self._head, self._tail, self._blocks = head, tail, blocks
@@ -782,15 +794,12 @@ class RawSession(io.RawIOBase):
         return self._at
 
     def read(self, size=-1):
-        """Up to `size` bytes; b"" at the end only."""
-        size = self.size - self._at if size is None or size < 0 else size
-        pieces = []
-        while size > 0 and self._at < self.size:
-            piece = self._piece()[:size]
-            pieces.append(piece)
-            size -= len(piece)
-            self._at += len(piece)
-        return b"".join(pieces)
+        """Up to `size` bytes, of one block at most; b"" at the end only.  Without a size: all."""
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(BLOCK_BYTES), b""))
+        piece = self._piece()[:size] if self._at < self.size else b""
+        self._at += len(piece)
+        return piece
 
     def _piece(self):
         """What stands from here to the end of the part that we are in."""
@@ -1863,7 +1872,7 @@ DISK_TROUBLE = {
     errno.ENOSPC: DISK_FULL,
     errno.EDQUOT: DISK_FULL,
     errno.EFBIG: DISK_FULL,
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), (503, "the data directory cannot be written right now")),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), (503, "the data directory cannot be written right now")),
 }
 
 
@@ -2549,12 +2558,13 @@ def published_body(db, file, name):
     """Publish a body for the row that the block writes; without the row it is a draft again.
 
     The body comes first: without a row it is litter, a row without it would be an error."""
-    publish_body(file, name)
     try:
+        publish_body(file, name)
         yield
     except BaseException:
         if not db.execute("SELECT 1 FROM sessions WHERE body = ?", [name]):
-            os.rename(body_path(name), file.name)
+            with contextlib.suppress(OSError):
+                os.rename(body_path(name), file.name)
         raise
 
 
@@ -3299,18 +3309,21 @@ def raw_session(session_id, reader, db):
 
 def whole_session(db, row):
     """A session's row as a HAIL file to send."""
-    blocks = db.execute("""
-        SELECT s.body, b.raw_offset, b.raw_bytes, b.file_offset, b.file_bytes, s.header, s.hail_id, s.stats, s.sync_no
-          FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id
-         WHERE s.id = ? ORDER BY b.first_ordinal
-    """, [row["id"]])
-    if not blocks:
+    # One statement, so that row and blocks belong together; what is the row's comes with its first block only.
+    first, *more = db.execute("""
+        SELECT b.raw_offset, b.raw_bytes, b.file_offset, b.file_bytes, s.body, s.header, s.hail_id, s.stats, s.sync_no
+          FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id AND b.first_ordinal = 0
+         WHERE s.id = ?
+         UNION ALL
+        SELECT raw_offset, raw_bytes, file_offset, file_bytes, NULL, NULL, NULL, NULL, NULL
+          FROM blocks WHERE session_id = ? AND first_ordinal > 0 ORDER BY 1
+    """, [row["id"]] * 2) or [None]
+    if first is None:
         raise BodyMissing       # deleted since its row was read
-    first = blocks[0]
     cached(f"{row['id']}.{first['sync_no']}")
     header = {**json.loads(first["header"]), "session_id": first["hail_id"]}
     raw = RawSession(hail_line({"type": "header", **{key: header[key] for key in ("version", "session_id")}, **header}),
-                     first["body"], [block for block in blocks if block["raw_bytes"]],
+                     first["body"], [block for block in [first, *more] if block["raw_bytes"]],
                      hail_line(stats_line(json.loads(first["stats"]))))
     response.content_type = "application/jsonl"
     response.set_header("Content-Disposition", 'attachment; filename="session.hail.jsonl"')
@@ -4321,11 +4334,48 @@ class CappedChunks(ChunkedReceiver):
         return consumed
 
 
+class NoRoom(Error):
+    code, reason = 507, "Insufficient Storage"
+
+
 class CappedParser(HTTPRequestParser):
+    """Waitress's reader of requests; it answers in words, too, where a number or an address is none, and where the
+    disk is too full to hold a large body."""
+
+    full = False
+
     def parse_header(self, header_plus):
         super().parse_header(header_plus)
         if self.chunked:
             self.body_rcv = CappedChunks(self.body_rcv.buf)
+
+    def received(self, data):
+        try:
+            consumed = super().received(data)
+        except ValueError:              # 5,000 digits, or http://[/
+            self.error, self.completed = BadRequest("the request cannot be read"), True
+            return len(data)
+        except OSError:                 # what came so far is given up, the rest read all the same: who sends does not listen
+            with contextlib.suppress(OSError):
+                self.body_rcv.buf.close()
+            self.body_rcv.buf = OverflowableBuffer(self.adj.inbuf_overflow)
+            self.full = True
+            return self.received(data)
+        if self.completed and self.full:
+            self.error = NoRoom(DISK_FULL[1])
+        return consumed
+
+
+class AnswerBuffer(OverflowableBuffer):
+    """Waitress's buffer for what goes out: a large answer moves to a file, but on a full disk it stays in memory."""
+
+    def _set_large_buffer(self):
+        file = self.buf.getfile()
+        place = file.tell()
+        try:
+            super()._set_large_buffer()
+        except OSError:
+            file.seek(place)
 
 
 class JsonErrorTask(ErrorTask):
@@ -4342,12 +4392,14 @@ class JsonErrorTask(ErrorTask):
         self.write(body)
 
 
-def make_server():
-    """Waitress with our settings, listening but not yet serving."""
+def make_server(descriptors):
+    """Waitress with our settings, listening but not yet serving; `descriptors` is how many files may be open."""
     HTTPChannel.parser_class = CappedParser
     HTTPChannel.error_task_class = JsonErrorTask
+    waitress.channel.OverflowableBuffer = AnswerBuffer
     return waitress.create_server(
-        app, host=settings.host, port=settings.port, threads=4, connection_limit=2000, asyncore_use_poll=True,
+        app, host=settings.host, port=settings.port, threads=4,
+        connection_limit=min(4000, descriptors // 2), asyncore_use_poll=True,       # a download needs a second descriptor
         channel_timeout=60, recv_bytes=1 << 16, outbuf_high_watermark=1 << 20, outbuf_overflow=1 << 18,
         max_request_header_size=1 << 16, max_request_body_size=settings.max_body, ident=None,
         expose_tracebacks=False, clear_untrusted_proxy_headers=True)
@@ -4401,11 +4453,14 @@ def offer_setup(write):
 
 
 def raise_descriptor_limit():
-    """As many open files as the system allows, for as many connections."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
+    """As many open files as the system allows, for as many connections; how many that are."""
+    try:
         import resource
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard if hard != resource.RLIM_INFINITY else 1 << 20
+    except (ImportError, ValueError, OSError):
+        return 1024
 
 
 def stop(*_):
@@ -4416,9 +4471,8 @@ def serve():
     """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
     started = time.time()
     lock = open_data_dir()
-    raise_descriptor_limit()
     try:
-        server = make_server()
+        server = make_server(raise_descriptor_limit())
     except OSError as error:
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     offer_setup(lambda text: print(text, flush=True))

@@ -1,13 +1,12 @@
-"""kill -9 at any moment of a first run changes nothing about its end."""
+"""kill -9 at any moment changes nothing about what the server has in the end."""
 
 import random
 import signal
 import time
 import unittest
 
+from figures import reached, size
 from laptop import Laptop, Server, Transcript, eventually
-
-SESSIONS, KILLS = 120, 20
 
 
 class Crash(unittest.TestCase):
@@ -18,32 +17,46 @@ class Crash(unittest.TestCase):
             page = server.call("GET", f"/api/sessions?per_page=100&cursor={cursor}" if cursor else "/api/sessions?per_page=100")
             found += page["sessions"]
             cursor = page["next_cursor"]
-        self.assertEqual(len({one["title"] for one in found}), len(found))
-        return {one["title"]: server.call("GET", f"/api/sessions/{one['id']}")["chain"] for one in found}
+        self.assertEqual(len({one["title"] for one in found}), len(found), "a session is there twice")
+        return {one["title"]: (server.call("GET", f"/api/sessions/{one['id']}")["chain"], one["event_count"]) for one in found}
 
-    def test_twenty_kills_end_like_an_undisturbed_run(self):
+    def test_a_run_with_many_kills_ends_like_an_undisturbed_one(self):
+        kills, chance = size("daemon-crash"), random.Random(1)
         undisturbed, disturbed = Server(), Server()
-        laptop = Laptop(undisturbed)
+        laptop = Laptop(disturbed)
         for thing in (undisturbed, disturbed, laptop):
             self.addCleanup(thing.remove)
-        for number in range(SESSIONS):
-            transcript = Transcript(laptop, project=f"-project-{number % 7}").prompt(f"Session {number}")
-            for turn in range(number % 40):
-                transcript.reply(f"Turn {turn}. " + "word " * 500)
-        self.assertEqual(laptop.command("once", timeout=120).returncode, 0)
-        expected = self.stored(undisturbed)
-        self.assertEqual(len(expected), SESSIONS)
-        laptop.set(server={"url": disturbed.url, "api_key": disturbed.key})
-        chance = random.Random(1)
-        for _ in range(KILLS):
+        laptop.set(daemon={"publish_on": "realtime"})
+        transcripts = []
+        for kill in range(kills):
+            for _ in range(max(3, 60 // kills)):
+                transcripts.append(self.work(laptop, transcripts, chance))
             laptop.start()
-            time.sleep(chance.uniform(0.1, 0.5))
+            time.sleep(chance.uniform(0.1, 1.2))
             laptop.stop(signal.SIGKILL)
         laptop.start()
-        self.assertTrue(eventually(lambda: len(disturbed.sessions()) == 100 and self.stored(disturbed) == expected, 60))
+        self.assertTrue(eventually(lambda: laptop.has("SELECT count(*) FROM outbox") == [(0,)]
+                                   and len(self.stored(disturbed)) == len(set(transcripts)), 120))
         self.assertEqual(laptop.stop(), 0)
-        self.assertEqual(laptop.rows("SELECT count(*) FROM outbox"), [(0,)])
-        self.assertNotIn("Traceback", laptop.log.read_text() + disturbed.log.read_text())
+        for log in (laptop.log, disturbed.log):
+            self.assertNotIn("Traceback", log.read_text())
+        laptop.database.unlink()
+        laptop.set(server={"url": undisturbed.url, "api_key": undisturbed.key})
+        self.assertEqual(laptop.command("once", timeout=300).returncode, 0)
+        expected = self.stored(undisturbed)
+        self.assertEqual(self.stored(disturbed), expected)
+        reached("daemon-crash", f"{kills} kills, {len(expected)} sessions: the server has what the files have, none twice")
+
+    def work(self, laptop, transcripts, chance):
+        """A new session, or an old one that grows."""
+        if transcripts and chance.random() < 0.5:
+            transcript = chance.choice(transcripts)
+        else:
+            number = len(set(transcripts))
+            transcript = Transcript(laptop, project=f"-project-{number % 7}").prompt(f"Session {number}")
+        for turn in range(chance.randint(1, 20)):
+            transcript.reply(f"Turn {turn}. " + "word " * 500)
+        return transcript
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """Killed at any moment, the server keeps what it acknowledged and leaves no litter."""
 
 import contextlib
-import functools
-import hashlib
 import http.client
 import json
 import random
 import signal
-import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -16,26 +13,22 @@ import unittest
 from pathlib import Path
 
 from client import call, hail_file, new_event, new_session, running_server
+from figures import reached, size
+from stored import litter_after, raw_lines
 
-ROUNDS = 20
 WRITERS = 4
 
 
-def chain_of(lines):
-    return functools.reduce(lambda chain, line: hashlib.sha256(chain + hashlib.sha256(line.rstrip(b"\n")).digest()).digest(), lines, bytes(32)).hex()
+class Writer:
+    """Uploads, grows, replaces and deletes sessions of its own until the server is gone.
 
-
-class Writer(threading.Thread):
-    """Uploads, grows and replaces sessions of its own until the server is gone.
-
-    `stored` has, for each session, the lines that were acknowledged; `open` those of the
-    request that was never answered, which may have happened or not."""
+    `stored` has, for each session, the lines that were acknowledged, None for a deleted one;
+    `open` those of the request that was never answered, which may have happened or not."""
 
     def __init__(self, name, key, seed):
-        super().__init__(name=name)
-        self.key, self.chance = key, random.Random(seed)
+        self.name, self.key, self.chance = name, key, random.Random(seed)
         self.stored, self.open, self.count = {}, {}, 0
-        self.errors = []
+        self.ids, self.errors = {}, []
 
     def write(self, port):
         """Send until a request is not answered."""
@@ -47,22 +40,25 @@ class Writer(threading.Thread):
             except (OSError, http.client.HTTPException):
                 return
             del self.open[name]
-            if answer.status in (200, 201):
+            if answer.status in (200, 201, 204):
                 self.stored[name] = lines
+                self.ids[name] = answer.json["id"] if answer.body else None
             else:
                 self.errors.append(answer)
 
     def next_request(self):
-        """(session, its lines afterwards, what to send): a new session, more events, or others from somewhere on."""
+        """(session, its lines afterwards, what to send): a new session, more events, others from somewhere on, or its end."""
         self.count += 1
-        new = [json.dumps({"type": "event", **new_event(text=self.chance.randbytes(self.chance.choice([50, 5000, 200_000])).hex())}).encode() + b"\n"
+        new = [json.dumps({"type": "event", **new_event(text=self.chance.randbytes(self.chance.choice([50, 50, 5000, 5000, 200_000])).hex())}).encode() + b"\n"
                for _ in range(self.chance.randint(1, 4))]
-        known = [name for name in self.stored if name not in self.open]
+        known = [name for name, lines in self.stored.items() if lines is not None and self.ids.get(name) and name not in self.open]
         if not known or self.chance.random() < 0.4:
             name, start = f"{self.name}-{self.count}", 0
             header = hail_file(new_session(name, events=[])).splitlines(keepends=True)[0]
             return name, new, ("POST", "/api/sessions", header + b"".join(new))
         name = self.chance.choice(known)
+        if self.chance.random() < 0.15:
+            return name, None, ("DELETE", f"/api/sessions/{self.ids[name]}")
         start = self.chance.choice([len(self.stored[name]), self.chance.randint(0, len(self.stored[name]))])
         return name, self.stored[name][:start] + new, ("POST", f"/api/sessions/{name}/events?from={start}", b"".join(new))
 
@@ -80,91 +76,67 @@ class CrashCase(unittest.TestCase):
         return running_server(self.folder, OPENSESSION_LOG="warn")
 
     def under_load(self, seconds, end):
-        """Let the writers write for some seconds, then call `end` with the server; its exit code."""
+        """Let the writers write for some seconds, then call `end` with the server; (exit code, seconds that it took, log)."""
         with self.serve() as server:
             threads = [threading.Thread(target=writer.write, args=[server.port]) for writer in self.writers]
             for thread in threads:
                 thread.start()
             time.sleep(seconds)
+            ended = time.monotonic()
             end(server)
+            _, log = server.communicate(timeout=30)
+            ended = time.monotonic() - ended
             for thread in threads:
                 thread.join()
-            code = server.wait(12)
-            for writer in self.writers:
-                self.assertEqual(writer.errors, [])
-            return code
+            self.assertEqual([writer.errors for writer in self.writers], [[]] * WRITERS)
+            return server.returncode, ended, log
 
-    def check_stored(self, port):
+    def check_stored(self, port, only_open=False):
         """Fail unless every acknowledged session is there as it was sent, or as the unanswered request wanted it."""
+        checked = 0
         for writer in self.writers:
-            for name in {**writer.stored, **writer.open}:
-                lines = self.raw_lines(port, name)
-                possible = [writer.stored.get(name), writer.open.get(name)]
+            for name in list(writer.open if only_open else {**writer.stored, **writer.open}):
+                lines = raw_lines(port, self.key, name)
+                possible = [writer.stored.get(name), *([writer.open[name]] if name in writer.open else [])]
                 self.assertIn(lines, possible, f"{name}: {lines and len(lines)} lines, {[each and len(each) for each in possible]} possible")
-                if lines is not None:
+                if lines is not None or name in writer.stored:
                     writer.stored[name] = lines
+                checked += 1
             writer.open.clear()
-
-    def raw_lines(self, port, name):
-        """The event lines of a session by the tool's name for it; None where it is not there."""
-        known = call(port, "POST", f"/api/sessions/{name}/events", b"", key=self.key, Content_Type="application/jsonl")
-        if known.status == 404:
-            return None
-        self.assertEqual(known.status, 200, known)
-        raw = call(port, "GET", f"/api/sessions/{known.json['id']}/raw", key=self.key)
-        lines = raw.body.splitlines(keepends=True)[1:-1]
-        self.assertEqual((known.json["event_count"], known.json["chain"]), (len(lines), chain_of(lines)))
-        return lines
-
-    def litter(self):
-        """Files that no row names, and rows without a file."""
-        with contextlib.closing(sqlite3.connect(self.data / "opensession.db")) as database:
-            named = {name for name, in database.execute("SELECT body FROM sessions")}
-            self.assertEqual(database.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
-        there = {path.name for path in [*(self.data / "bodies").glob("*/*"), *(self.data / "tmp").iterdir()]}
-        return there ^ named
-
-    def wait_for_sweep(self):
-        until = time.monotonic() + 5
-        while self.litter() and time.monotonic() < until:
-            time.sleep(0.05)
-        self.assertEqual(self.litter(), set())
+        return checked
 
 
 class Crashes(CrashCase):
-    def test_killed_20_times_under_load_it_loses_nothing(self):
-        chance = random.Random(5)
-        for _ in range(ROUNDS):
-            code = self.under_load(chance.uniform(0.05, 0.7), lambda server: server.kill())
+    def test_killed_under_load_it_loses_nothing_and_leaves_no_litter(self):
+        rounds, chance = size("crash"), random.Random(5)
+        for _ in range(rounds):
+            code, _, _ = self.under_load(chance.uniform(0.05, 0.7), lambda server: server.kill())
             self.assertEqual(code, -signal.SIGKILL)
             with self.serve() as server:
-                self.wait_for_sweep()
-                self.check_open(server.port)
+                self.assertEqual(litter_after(self.data), set())
+                self.check_stored(server.port, only_open=True)
         with self.serve() as server:
-            self.check_stored(server.port)
-        self.assertGreater(sum(writer.count for writer in self.writers), 100)
-
-    def check_open(self, port):
-        """Settle what became of the requests that were not answered."""
-        for writer in self.writers:
-            for name, lines in writer.open.items():
-                found = self.raw_lines(port, name)
-                self.assertIn(found, [writer.stored.get(name), lines], name)
-                if found is not None:
-                    writer.stored[name] = found
-            writer.open.clear()
+            checked = self.check_stored(server.port)
+        requests = sum(writer.count for writer in self.writers)
+        self.assertGreater(requests, 5 * rounds)
+        reached("crash", f"{rounds} kills, {requests} requests of {WRITERS} writers, {checked} sessions: 0 lost, 0 damaged, 0 litter")
 
 
 class Stops(CrashCase):
     def test_told_to_stop_under_load_it_finishes_and_keeps_what_it_acknowledged(self):
-        started = time.monotonic()
-        code = self.under_load(1, lambda server: server.terminate())
-        self.assertEqual(code, 0)
-        self.assertLess(time.monotonic() - started, 14)
-        self.assertGreater(sum(len(writer.stored) for writer in self.writers), 4)
+        rounds, longest = size("sigterm"), 0
+        for _ in range(rounds):
+            code, seconds, log = self.under_load(1, lambda server: server.terminate())
+            self.assertEqual(code, 0, log)
+            self.assertNotIn("Traceback", log)
+            longest = max(longest, seconds)
+            with self.serve() as server:
+                self.check_stored(server.port, only_open=True)
+                self.assertEqual(litter_after(self.data), set())
         with self.serve() as server:
-            self.check_stored(server.port)
-            self.wait_for_sweep()
+            checked = self.check_stored(server.port)
+        self.assertLess(longest, 12)
+        reached("sigterm", f"{rounds} stops, {checked} sessions: 0 lost, exit code 0, at most {longest:.1f} s")
 
     def test_told_to_stop_at_rest_it_ends_at_once(self):
         with self.serve() as server:

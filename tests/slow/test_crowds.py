@@ -1,0 +1,259 @@
+"""Many at once, and some who mean harm: slow clients, bombs, writers, first registrations."""
+
+import contextlib
+import gzip
+import http.client
+import json
+import re
+import resource
+import select
+import socket
+import statistics
+import tempfile
+import threading
+import time
+import unittest
+import zlib
+from pathlib import Path
+
+from client import call, hail_file, new_event, new_session, running_server
+from figures import reached, size
+
+MIB = 1 << 20
+
+
+def resident(process):
+    """The memory (bytes) that a process has now."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) << 10
+
+
+def peak(process):
+    """The most memory (bytes) that a process had since forget_peak."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) << 10
+
+
+def forget_peak(process):
+    """From now on peak counts anew; returns what there is now."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    return peak(process)
+
+
+def more_descriptors():
+    """Raise this process's limit on open files to what is allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class CrowdCase(unittest.TestCase):
+    SETTINGS = {}
+
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.server = self.enterContext(running_server(self.folder, OPENSESSION_LOG="error", **self.SETTINGS))
+        self.key = None
+        self.key = self.call("POST", "/api/register", b'{"nickname":"ada"}', Content_Type="application/json").json["api_key"]
+
+    def call(self, method, path, body=None, **more):
+        return call(self.server.port, method, path, body, key=self.key, **more)
+
+    def upload(self, session):
+        answer = self.call("POST", "/api/sessions", hail_file(session), Content_Type="application/jsonl")
+        self.assertEqual(answer.status, 201, answer)
+        return answer.json["id"]
+
+    def p95(self, count=100):
+        """Seconds within which 95 of 100 lists are answered, each over a connection of its own."""
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            self.assertEqual(self.call("GET", "/api/sessions?per_page=100").status, 200)
+            times.append(time.perf_counter() - started)
+        return statistics.quantiles(times, n=20)[-1]
+
+    def best_p95(self, rounds=3):
+        """The best of some rounds: other programs on this machine make each of them slower."""
+        return min(self.p95() for _ in range(rounds))
+
+    def connect(self, data=b"", receive=None):
+        connection = socket.socket()
+        self.addCleanup(connection.close)
+        if receive:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+        connection.connect(("127.0.0.1", self.server.port))
+        connection.sendall(data)
+        return connection
+
+
+class SlowClients(CrowdCase):
+    def test_idle_half_open_and_stalled_connections_hold_nobody_up(self):
+        count = size("slowclients")
+        stalled = count // 10
+        if more_descriptors() < count + stalled + 500:
+            self.skipTest("this machine allows too few open files")
+        large = self.upload(new_session("large", events=[new_event(text=f"{number} " + "word " * 20_000) for number in range(600)]))
+        for number in range(99):
+            self.upload(new_session(f"s-{number}"))
+        quiet, before = self.best_p95(), resident(self.server)
+        download = f"GET /api/sessions/{large}/raw HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.key}\r\n\r\n".encode()
+        for number in range(count):
+            self.connect([b"", b"GET /api/health HTTP/1.1\r\nHost: local",
+                          b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"][number % 3])
+        for _ in range(stalled):
+            self.connect(download, receive=4096)
+        time.sleep(3)
+        crowded, grown = self.best_p95(), resident(self.server) - before
+        descriptors = len(list(Path(f"/proc/{self.server.pid}/fd").iterdir()))
+        reached("slowclients", f"{count} idle and half-open, {stalled} unread downloads of 60 MB: p95 of a list {crowded * 1000:.1f} ms, quiet "
+                               f"{quiet * 1000:.1f} ms (x {crowded / quiet:.1f}); + {grown / MIB:.0f} MB; {descriptors} descriptors")
+        self.assertGreater(descriptors, count + stalled)
+        self.assertLess(crowded / quiet, 5)
+        self.assertLess(resident(self.server) / MIB, 150 + count / 20)
+
+    def test_beyond_all_limits_the_server_lives_on(self):
+        count = size("slowclients") * 3 // 2
+        if more_descriptors() < count + 500:
+            self.skipTest("this machine allows too few open files")
+        crowd = [self.connect() for _ in range(count)]
+        time.sleep(1)
+        for connection in crowd:
+            connection.close()
+        self.assertEqual(self.call("GET", "/api/health", seconds=30).status, 200)
+        reached("slowclients", f"{count} connections at once: alive")
+
+
+class Bombs(CrowdCase):
+    def setUp(self):
+        super().setUp()
+        for number in range(20):
+            self.upload(new_session(f"s-{number}"))
+        self.harmless = self.best_p95(1)
+
+    def under(self, attack, rounds=1):
+        """(what an attack returns, MB that the server grew by, p95 of others' lists in between and how many times the quiet one)."""
+        before, results = forget_peak(self.server), []
+        attacker = threading.Thread(target=lambda: results.append(attack()))
+        attacker.start()
+        times = []
+        while attacker.is_alive() or len(times) < 20:
+            started = time.perf_counter()
+            self.assertEqual(self.call("GET", "/api/sessions").status, 200)
+            times.append(time.perf_counter() - started)
+        attacker.join()
+        slow = statistics.quantiles(times, n=20)[-1]
+        return results[0], (peak(self.server) - before) / MIB, slow
+
+    def refuses(self, name, attack, statuses, megabytes, seconds=0.2):
+        answer, grown, slow = self.under(attack)
+        reached("bombs", f"{name}: {answer}, + {grown:.0f} MB, others' p95 {slow * 1000:.0f} ms (quiet {self.harmless * 1000:.0f})")
+        self.assertIn(answer, statuses)
+        self.assertLess(grown, megabytes)
+        self.assertLess(slow, max(seconds, 20 * self.harmless))
+
+    def post(self, body, kind="application/jsonl", **headers):
+        try:
+            return self.call("POST", "/api/sessions", body, Content_Type=kind, **headers).status
+        except (OSError, http.client.HTTPException) as error:
+            return type(error).__name__
+
+    def test_a_gzip_bomb(self):
+        megabytes = size("bombs")
+        deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+        event = json.dumps({"type": "event", **new_event(text=" " * 60_000)}).encode() + b"\n"
+        lines = event * (MIB // len(event) + 1)
+        header = hail_file(new_session("bomb", events=[])).splitlines(True)[0]
+        zeros, sessions = (b"".join([deflate.compress(header), *(deflate.compress(piece) for _ in range(megabytes)), deflate.flush()])
+                           for piece, deflate in [(bytes(MIB), zlib.compressobj(9, zlib.DEFLATED, 31)), (lines, zlib.compressobj(9, zlib.DEFLATED, 31))])
+        self.refuses(f"gzip bomb of {megabytes} MB", lambda: self.post(zeros, Content_Encoding="gzip"), {413, 400}, 80)
+        self.refuses(f"gzip of {megabytes} MB of events", lambda: self.post(sessions, Content_Encoding="gzip"), {413} if megabytes > 256 else {201}, 80)
+
+    def test_a_line_of_60_mb(self):
+        body = hail_file(new_session("line", events=[new_event(text="x" * (60 * MIB))]))
+        self.refuses("a line of 60 MB", lambda: self.post(body), {413}, 150)
+
+    def test_an_endless_chunk_size(self):
+        self.refuses("64 MB of chunk size", self.endless_chunk_size, {400, "reset"}, 20)
+
+    def endless_chunk_size(self):
+        connection = self.connect(b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            for _ in range(64):
+                connection.sendall(b"0" * MIB)
+            return "accepted"
+        except OSError:
+            return "reset"
+
+    def test_depth_of_100_000(self):
+        for form in (b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[" * 100_000):
+            self.refuses(f"depth 100,000 ({form[:5].decode()}…)", lambda: self.post(form, "application/json"), {400}, 20)
+
+
+class Concurrent(CrowdCase):
+    def test_writers_and_readers_do_not_wait_for_locks(self):
+        uploads, times, statuses, done = size("concurrent"), [], [], threading.Event()
+        failures = []
+
+        def write(writer):
+            for number in range(uploads):
+                session = hail_file(new_session(f"{writer}-{number}"))
+                started = time.perf_counter()
+                statuses.append(self.call("POST", "/api/sessions", session, Content_Type="application/jsonl").status)
+                times.append(time.perf_counter() - started)
+
+        def read():
+            while not done.is_set():
+                for path in ("/api/sessions", "/api/sessions?search=spoon", "/api/teams"):
+                    failures.extend(status for status in [self.call("GET", path).status] if status != 200)
+
+        writers = [threading.Thread(target=write, args=[number]) for number in range(16)]
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for thread in writers + readers:
+            thread.start()
+        for thread in writers:
+            thread.join()
+        done.set()
+        for thread in readers:
+            thread.join()
+        self.assertEqual(set(statuses), {201})
+        self.assertEqual((len(statuses), failures), (16 * uploads, []))
+        self.assertEqual(self.call("GET", "/api/sessions").json["total"], 16 * uploads)
+        p99 = statistics.quantiles(times, n=100)[-1]
+        reached("concurrent", f"{16 * uploads} uploads by 16 writers beside 4 readers: 0 locked, p99 {p99 * 1000:.0f} ms")
+        self.assertLess(p99, 5)
+
+
+class FirstAdmin(unittest.TestCase):
+    def test_of_50_first_registrations_at_once_one_is_the_admin(self):
+        rounds = size("firstadmin")
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder, running_server(folder, OPENSESSION_LOG="error") as server:
+                answers = self.register_all(server.port)
+            self.assertEqual({answer.status for answer in answers} - {429}, {201}, answers)
+            self.assertEqual([answer.json.get("is_admin", False) for answer in answers].count(True), 1)
+        reached("firstadmin", f"{rounds} rounds of 50 at once: exactly 1 admin each")
+
+    def test_without_the_setup_token_there_is_none(self):
+        with tempfile.TemporaryDirectory() as folder, running_server(folder, OPENSESSION_LOG="error", OPENSESSION_BASE_URL="http://team.example") as server:
+            answers = self.register_all(server.port)
+            self.assertEqual({answer.status for answer in answers} - {429}, {403})
+            token = (Path(folder) / "data/setup-token").read_text().strip()
+            body = {"nickname": "ada", "invite": token}
+        self.assertTrue(token and body)
+
+    def register_all(self, port):
+        """The answers to 50 registrations that begin at the same moment."""
+        answers, start = [], threading.Barrier(50)
+
+        def register(number):
+            start.wait()
+            answers.append(call(port, "POST", "/api/register", json.dumps({"nickname": f"user{number}"}).encode(), Content_Type="application/json"))
+        threads = [threading.Thread(target=register, args=[number]) for number in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+
+if __name__ == "__main__":
+    unittest.main()
