@@ -6,20 +6,14 @@ import { has, t } from "./i18n.js";
 import { dotted, mark } from "./marks.js";
 import { announce, showError } from "./parts.js";
 
-const quoted = value => `"${value.replaceAll('"', " ")}"`;
-/** Filters of the page -> filters in the words of a search. */
-const IN_WORDS = { tool: "tool", project: "project", model: "model", branch: "branch", team: "team" };
-
-/** Search for the page's words within its filters, and draw the hits into `box`. */
-export async function searchResults(box, query, cursor) {
-    const words = query.get("q");
-    const filters = Object.entries(IN_WORDS).filter(([name]) => query.get(name)).map(([name, word]) => `${word}:${quoted(query.get(name))}`);
+/** Search for the page's words within `filters`, the list's own, and draw the hits into `box`. */
+export async function searchResults(box, words, filters, cursor) {
     try {
-        const answer = await get("/api/search", { q: [words, ...filters].join(" "), limit: 20, cursor });
+        const answer = await get("/api/search", { ...filters, q: words, limit: 20, cursor });
         if (!box.isConnected) return;
         draw(box, answer, words, cursor);
         const more = box.querySelector(".more button");
-        if (more) more.onclick = () => { more.disabled = true; searchResults(box, query, answer.next_cursor); };
+        if (more) more.onclick = () => { more.disabled = true; searchResults(box, words, filters, answer.next_cursor); };
     } catch (error) {
         showError(box, error);
     }
