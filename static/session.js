@@ -205,6 +205,7 @@ export async function show(view, { params: [id], query, back }) {
             follow: toggleFollow,
             unseen: () => reader.last(),
             markdown: copySession,
+            print: () => import("./printing.js").then(({ print }) => print(part(".middle"), store, state)),
             rename: renameSession,
             usage: () => openDialog(usageTable(state.session)),
             files: filterByFile,
