@@ -103,7 +103,7 @@ const RESUME = {
 
 /** The command that goes on with a session where it was made; only for ids and folders that are safe in a shell. */
 function resumeCommand({ tool, hail_session_id: id, attributes: { cwd } = {} }) {
-    if (!RESUME[tool] || !/^\w[\w-]*$/.test(id ?? "")) return null;
+    if (!Object.hasOwn(RESUME, tool) || !/^\w[\w-]*$/.test(id ?? "")) return null;
     const folder = /^(~|\/)[\w./@+-]*$/.test(cwd ?? "") ? `cd ${cwd} && ` : "";
     return folder + RESUME[tool](id);
 }
