@@ -40,7 +40,7 @@ export async function confirmed(question, hint, action) {
 
 /** A line to copy, with its button; copying is wired once for the whole page below. */
 export const copyLine = (text, label) => html`
-    <span class="copy"><code>${text}</code><button type="button" data-copy="${text}" aria-label="${label ?? t("copy")}">${t("copy")}</button></span>`;
+    <span class="copy"><code tabindex="0">${text}</code><button type="button" data-copy="${text}" aria-label="${label ?? t("copy")}">${t("copy")}</button></span>`;
 
 addEventListener("click", async event => {
     const button = event.target.closest?.("button[data-copy]");

@@ -167,6 +167,10 @@ class HostileCase(PageCase):
         HostileCase.placed += sum(json.dumps(session).count(json.dumps(each)[1:-1]) for each in PAYLOADS if len(each) > 4)
         return call(cls.address, "POST", "/api/sessions", {"session": session, "team_id": cls.team}, key=cls.key)["id"]
 
+    def move(self, path):
+        """To another view of the same page, as the back button does: sooner than loading all anew."""
+        self.run_js("history.pushState({}, '', arguments[0]); dispatchEvent(new PopStateEvent('popstate'));", path)
+
     def open_all(self):
         """Unfold whatever can be unfolded."""
         for _ in range(4):
@@ -190,9 +194,9 @@ class InTheEventsOfASession(HostileCase):
         for at in range(0, len(PAYLOADS), self.TOGETHER):
             some = PAYLOADS[at:at + self.TOGETHER]
             session = self.upload("several", [event for payload in some for event in events_with(payload)])
-            for level in ("everything", "conversation", "prompts"):
+            for level in ("everything", "conversation"):
                 with self.subTest(some[0], level=level):
-                    self.go(f"/session/{session}?view={level}")
+                    self.move(f"/session/{session}?view={level}")
                     self.see(".reader article")
                     self.all_drawn()
                     self.open_all()
@@ -224,7 +228,7 @@ class InTheHeadOfASession(HostileCase):
         self.sign_in(self.key)
         for payload in PAYLOADS:
             with self.subTest(payload):
-                self.go(f"/session/{self.upload(payload, list(events_with(payload))[:2])}")
+                self.move(f"/session/{self.upload(payload, list(events_with(payload))[:2])}")
                 self.see(".reader article")
                 self.open_all()
                 self.assertOnlyText()
