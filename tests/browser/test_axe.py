@@ -7,6 +7,7 @@ import hashlib
 import unittest
 from pathlib import Path
 
+import pytest
 from client import hail_file, new_session
 from page import TIDES, PageCase, SampleCase, call
 
@@ -90,6 +91,7 @@ class ComingIn(Looks, PageCase):
         self.see(".door .copy")
 
 
+@pytest.mark.long
 class ComingInInKorean(InKorean, ComingIn):
     pass
 
@@ -162,5 +164,6 @@ class Reading(Looks, SampleCase):
         })
 
 
+@pytest.mark.long
 class ReadingInKorean(InKorean, Reading):
     pass

@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent.parent), str(Path(__file__).resolve().parent.parent)]
 
-from client import new_event, new_session       # noqa: E402 (behind the path)
+import pytest                                   # noqa: E402 (behind the path)
+from client import new_event, new_session       # noqa: E402
 from page import PageCase, call                 # noqa: E402
 
 PAYLOADS = [
@@ -194,7 +195,7 @@ class InTheEventsOfASession(HostileCase):
         for at in range(0, len(PAYLOADS), self.TOGETHER):
             some = PAYLOADS[at:at + self.TOGETHER]
             session = self.upload("several", [event for payload in some for event in events_with(payload)])
-            for level in ("everything", "conversation"):
+            for level in ("everything", "conversation")[:2 if at < 2 * self.TOGETHER else 1]:
                 with self.subTest(some[0], level=level):
                     self.move(f"/session/{session}?view={level}")
                     self.see(".reader article")
@@ -223,6 +224,7 @@ class InTheEventsOfASession(HostileCase):
         self.assertOnlyText()
 
 
+@pytest.mark.long
 class InTheHeadOfASession(HostileCase):
     def test_it_stays_text(self):
         self.sign_in(self.key)
@@ -288,9 +290,9 @@ class InNames(HostileCase):
         self.sign_in(self.key)
         for number, payload in enumerate(PAYLOADS):
             name = "".join(char for char in payload if char.isprintable())
-            call(self.address, "POST", "/api/register", {"nickname": name[:60] + str(number)})
+            person = call(self.address, "POST", "/api/register", {"nickname": name[:60] + str(number)})["nickname"]
             team = call(self.address, "POST", "/api/teams", {"name": name[:120], "description": payload}, key=self.key)["id"]
-            call(self.address, "POST", f"/api/teams/{team}/members", {"nickname": name[:60] + str(number)}, key=self.key)
+            call(self.address, "POST", f"/api/teams/{team}/members", {"nickname": person}, key=self.key)
             HostileCase.placed += 3
         self.go("/teams")
         self.until(lambda: len(self.all("ul.lines li")) >= len(PAYLOADS), "all teams")
@@ -338,8 +340,8 @@ def main():
     """Run the tests; the last line says what was tried."""
     outcome = unittest.TextTestRunner(verbosity=1).run(unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__]))
     failed = len(outcome.failures) + len(outcome.errors)
-    print(f"{len(PAYLOADS)} payloads in {HostileCase.placed} places: " + (f"{failed} tests failed" if failed else
-          "0 dialogs, 0 reports of the policy, 0 requests to others, 0 lines in the console"))
+    print(f"{len(PAYLOADS)} payloads in {HostileCase.placed} places: {failed} failed, {outcome.testsRun - failed} passed"
+          + (": 0 dialogs, 0 reports of the policy, 0 requests to others, 0 lines in the console" if not failed else ""))
     return 1 if failed else 0
 
 
