@@ -23,7 +23,13 @@ slow: .venv/tests             ## the tests that take minutes: large files, kill 
 	$(PYTEST) -m long --ignore tests/browser tests
 
 browser: .venv/tests          ## the page in Chromium: apt install chromium-driver fonts-noto-cjk
-	$(PYTEST) --dist loadscope tests/browser
+	$(PYTEST) -m "not long" --dist loadscope tests/browser
+
+axe: .venv/tests              ## what axe-core finds wrong on every page and state, in both languages and themes
+	$(PYTEST) --dist loadscope tests/browser/test_axe.py
+
+xss: .venv/tests              ## hostile texts in every field, in Chromium: how many, in how many places
+	$(PY) tests/browser/test_hostile.py
 
 screenshots: .venv/tests      ## the page's main states into screenshots/, one of them for the README
 	$(PY) tests/browser/screenshots.py screenshots
@@ -52,4 +58,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow browser screenshots bench golden readme clean
+.PHONY: help run demo test slow browser axe xss screenshots bench golden readme clean

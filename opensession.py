@@ -3556,6 +3556,7 @@ def search(reader, db):
     wanted = query_number("limit", 20, 1, 50)
     cursor = search_cursor(sort)
     looking = plan_search(db, reader, asked)
+    narrow_as_list(looking)
     found = find_best(db, looking, cursor, wanted) if sort == "best" else None
     found = found or find_newest(db, looking, cursor if sort == "newest" else None, wanted)
     count, capped = count_places(db, looking, found, cursor)
@@ -3590,6 +3591,7 @@ def plan_search(db, reader, asked, inside=None):
     teams = db.execute(f"SELECT id FROM ({READABLE_TEAMS}) LIMIT {AT_ONCE + 1}", [reader and reader["id"]])
     teams = [row["id"] for row in teams] if len(teams) <= AT_ONCE else None
     teams = filter_sessions(db, reader, asked, plan, teams)
+    plan.marks += list_marks() if not inside else []
     if inside:
         plan.low, plan.high = inside["search_no"] << 24, inside["search_no"] << 24 | TITLE
     if (asked.groups or asked.without or asked.filters) and teams != []:
@@ -3656,6 +3658,26 @@ def narrow_time(plan, name, value, negated):
         plan.where.append("s.updated_at >= ?")
         plan.args.append(utc_text(at))
         plan.joins = SESSIONS
+
+
+def list_marks():
+    """The marks that narrow a search by the filters of a list in the query string."""
+    marks = [[name_mark(kind, query(name).lower())] for name, kind in NAME_MARKS.items() if query(name)]
+    return [*marks, [user_mark(query("user_id"))]] if query("user_id") else marks
+
+
+def narrow_as_list(plan):
+    """Let a search find only what a list shows with the same query string: its filters, team, day or time."""
+    exactly = {f"s.{column} = ?": query(name) for name, column in FILTERS.items() if query(name)}
+    exactly |= {"s.team_id = ?": query("team_id")} if query("team_id") else {}
+    bounds = time_bounds()
+    exactly |= {f"s.updated_at {sign} ?": at for sign, at in bounds.items()}
+    plan.where += exactly
+    plan.args += exactly.values()
+    plan.joins = SESSIONS if exactly else plan.joins
+    if "<" in bounds:           # what was last active by then had begun by then; a day is for clocks that differ
+        until = datetime.fromisoformat(bounds["<"]) + timedelta(days=1)
+        plan.high = min(plan.high, max(0, int(until.timestamp())) * 128 << 24)
 
 
 SESSIONS = "CROSS JOIN sessions s ON s.id = i.session_id"

@@ -1,9 +1,9 @@
 // api.js - requests to the server; an error carries the server's own sentence
-import { t } from "./i18n.js";
+import { failure, t } from "./i18n.js";
 
 export class ApiError extends Error {
-    constructor(status, message, field) {
-        super(message);
+    constructor(status, said, field) {
+        super(status ? failure(status, said, field) : t("error.offline"));
         this.status = status;
         this.field = field;
     }
@@ -30,10 +30,10 @@ async function request(method, path, body, headers = {}) {
     try {
         answer = await fetch(path, options);
     } catch {
-        throw new ApiError(0, t("error.offline"));
+        throw new ApiError(0);
     }
     const value = answer.status === 204 ? null : await answer.json().catch(() => null);
-    if (!answer.ok) throw new ApiError(answer.status, value?.error ?? t("error.status", { status: answer.status }), value?.field);
+    if (!answer.ok) throw new ApiError(answer.status, value?.error, value?.field);
     return value;
 }
 
@@ -45,9 +45,9 @@ export function sendFile(path, file, type, onProgress) {
         sending.setRequestHeader("Content-Type", type);
         sending.responseType = "json";
         sending.upload.onprogress = event => event.lengthComputable && onProgress(event.loaded / event.total);
-        sending.onerror = () => reject(new ApiError(0, t("error.offline")));
+        sending.onerror = () => reject(new ApiError(0));
         sending.onload = () => sending.status < 300 ? resolve(sending.response) : reject(
-            new ApiError(sending.status, sending.response?.error ?? t("error.status", { status: sending.status })));
+            new ApiError(sending.status, sending.response?.error, sending.response?.field));
         sending.send(file);
     });
 }

@@ -6,7 +6,7 @@ import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { takeInvitation } from "./invitation.js";
 import { listenToKeys } from "./keys.js";
-import { announce } from "./parts.js";
+import { announce, isAway, whenReachable } from "./parts.js";
 import { loadUser, user } from "./who.js";
 
 const ROUTES = [
@@ -57,16 +57,19 @@ function route(path) {
 }
 
 function drawError(view, error) {
-    if (!error.status && error.status !== 0) console.error(error);
+    const away = isAway(error);
+    if (!error.status && !away) console.error(error);
     document.title = `${t("error.title")} · opensession`;
     view.innerHTML = html`
         <section class="notice">
             <h1>${error.status === 404 ? t("error.missing") : t("error.title")}</h1>
-            <p>${error.status === 404 ? t("error.missing.hint") : error.message}</p>
+            <p>${error.status === 404 ? t("error.missing.hint") : away ? t("error.offline") : error.message}</p>
             <p><button type="button">${t("retry")}</button> <a class="button" href="/">${t("nav.sessions")}</a>
                 ${!user() && html`<a class="button primary" href="/login?next=${encodeURIComponent(location.pathname + location.search)}">${t("nav.login")}</a>`}</p>
         </section>`;
     view.querySelector("button").onclick = () => show();
+    // A module that could not be fetched is not asked for twice by every browser; a fresh page is.
+    if (away) whenReachable(view, () => location.reload());
 }
 
 /** A click on a link of ours changes the view; whatever the browser does better is left to it. */

@@ -6,20 +6,14 @@ import { has, t } from "./i18n.js";
 import { dotted, mark } from "./marks.js";
 import { announce, showError } from "./parts.js";
 
-const quoted = value => `"${value.replaceAll('"', " ")}"`;
-/** Filters of the page -> filters in the words of a search. */
-const IN_WORDS = { tool: "tool", project: "project", model: "model", branch: "branch", team: "team" };
-
-/** Search for the page's words within its filters, and draw the hits into `box`. */
-export async function searchResults(box, query, cursor) {
-    const words = query.get("q");
-    const filters = Object.entries(IN_WORDS).filter(([name]) => query.get(name)).map(([name, word]) => `${word}:${quoted(query.get(name))}`);
+/** Search for the page's words within `filters`, the list's own, and draw the hits into `box`. */
+export async function searchResults(box, words, filters, cursor) {
     try {
-        const answer = await get("/api/search", { q: [words, ...filters].join(" "), limit: 20, cursor });
+        const answer = await get("/api/search", { ...filters, q: words, limit: 20, cursor });
         if (!box.isConnected) return;
         draw(box, answer, words, cursor);
         const more = box.querySelector(".more button");
-        if (more) more.onclick = () => { more.disabled = true; searchResults(box, query, answer.next_cursor); };
+        if (more) more.onclick = () => { more.disabled = true; searchResults(box, words, filters, answer.next_cursor); };
     } catch (error) {
         showError(box, error);
     }
@@ -29,12 +23,12 @@ function draw(box, answer, words, cursor) {
     box.querySelector(".more")?.remove();
     const said = [t("count.hits", { n: answer.count }) + (answer.count_is_capped ? "+" : ""),
         answer.searched_back_to && t("found.back", { time: age(answer.searched_back_to) }),
-        answer.indexing > 0 && t("found.indexing", { n: answer.indexing }), ...answer.query.problems];
+        answer.indexing > 0 && t("found.indexing", { n: answer.indexing }), answer.query.problems.length > 0 && t("found.cut")];
     const list = html`${answer.hits.map(each => hit(each, words))}`;
     const more = answer.next_cursor && html`<p class="more"><button type="button">${t("more")}</button></p>`;
     if (cursor) box.querySelector("ol").insertAdjacentHTML("beforeend", list);
     else box.innerHTML = html`<h2>${t("found.inside")} <span class="sub">${dotted(said)}</span></h2>
-        ${answer.hits.length ? html`<ol class="hits">${list}</ol>` : html`<p class="sub">${t("found.nothing")}</p>`}`;
+        ${!answer.hits.length && html`<p class="quiet">${t("found.nothing")} <a href="/">${t("list.clear")}</a></p>`}<ol class="hits">${list}</ol>`;
     if (more) box.insertAdjacentHTML("beforeend", more);
     announce(said[0]);
 }
@@ -44,5 +38,9 @@ function hit({ session, count, places }, words) {
     return html`<li>${mark(session.tool)}<div>
         <a class="title" href="/session/${session.id}?${new URLSearchParams({ q: words })}" data-open data-row>${session.title || t("untitled")}</a>
         <span class="sub">${dotted([session.project, session.nickname, age(session.updated_at ?? session.created_at), count > 0 && t("count.hits", { n: count })])}</span>
-        ${places.map(place => html`<a class="place" href="${address(place)}"><b>${has(`kind.${place.kind}`) ? t(`kind.${place.kind}`) : t(`place.${place.kind === "UserMessage" ? "prompt" : place.kind === "AgentMessage" ? "reply" : "other"}`)}</b> <span>${place.snippet.map(([text, found]) => found ? html`<mark>${text}</mark>` : text)}</span></a>`)}</div></li>`;
+        ${places.map(place => html`<a class="place" href="${address(place)}"><b>${placeName(place.kind)}</b> <span>${place.snippet.map(([text, found]) => found ? html`<mark>${text}</mark>` : text)}</span></a>`)}</div></li>`;
 }
+
+const MESSAGES = { UserMessage: "place.prompt", AgentMessage: "place.reply" };
+
+const placeName = kind => has(`kind.${kind}`) ? t(`kind.${kind}`) : t(MESSAGES[kind] ?? "place.other");

@@ -16,6 +16,7 @@ export function header(session, activeSeconds) {
             <p class="facts numbers">${dotted(numbers(session, activeSeconds))}</p>
             ${notes(session)}
             ${children(session)}
+            <p class="facts on-paper">${t("print.part")}</p>
         </header>`;
 }
 
@@ -85,6 +86,7 @@ export const bar = (session, level) => html`
                 <ul>
                     <li><button type="button" data-copy="${location.origin}/session/${session.id}">${t("copy.link")}</button></li>
                     <li><button type="button" data-do="markdown">${t("copy.markdown")}</button></li>
+                    <li><button type="button" data-do="print">${t("print")}</button></li>
                     ${resumeCommand(session) && html`<li><button type="button" data-copy="${resumeCommand(session)}" title="${resumeCommand(session)}">${t("copy.resume")}</button></li>`}
                     <li><a href="/api/sessions/${session.id}/raw" download>${t("download")}</a></li>
                     ${session.can_delete && html`<li><button type="button" class="danger" data-do="delete">${t("delete")}</button></li>`}
@@ -92,11 +94,18 @@ export const bar = (session, level) => html`
         </span>
     </div>`;
 
-const RESUME = { "claude-code": id => `claude --resume ${id}`, codex: id => `codex resume ${id}` };
+/** Tool -> how it goes on with a session of its own; to add one, its line here. */
+const RESUME = {
+    "claude-code": id => `claude --resume ${id}`, codex: id => `codex resume ${id}`, gemini: id => `gemini --resume ${id}`,
+    qwen: id => `qwen --resume ${id}`, opencode: id => `opencode --session ${id}`, droid: id => `droid --resume ${id}`,
+    "copilot-cli": id => `copilot --resume ${id}`, amp: id => `amp threads continue ${id}`,
+};
 
-/** The command that goes on with a session where it was made; only for ids that are safe in a shell. */
-function resumeCommand({ tool, hail_session_id: id }) {
-    return RESUME[tool] && /^[\w-]+$/.test(id ?? "") ? RESUME[tool](id) : null;
+/** The command that goes on with a session where it was made; only for ids and folders that are safe in a shell. */
+function resumeCommand({ tool, hail_session_id: id, attributes: { cwd } = {} }) {
+    if (!Object.hasOwn(RESUME, tool) || !/^\w[\w-]*$/.test(id ?? "")) return null;
+    const folder = /^(~|\/)[\w./@+-]*$/.test(cwd ?? "") ? `cd ${cwd} && ` : "";
+    return folder + RESUME[tool](id);
 }
 
 /** Why the tokens are what they are: what the file says line by line, and what of it counts. */

@@ -30,7 +30,7 @@ export async function openHeat(box, { asked, day, newest, onDay }) {
 
     function cell(each, n, most) {
         return html`<button type="button" data-day="${each}" data-heat="${n && Math.ceil(n / most * 4)}" aria-pressed="${String(each === day)}" ${!n && each !== day && "disabled"}
-        aria-label="${shortDay(each)}: ${t("count.sessions", { n })}" title="${shortDay(each)}: ${t("count.sessions", { n })}">${Number(each.slice(8))}</button>`;
+        aria-label="${Number(each.slice(8))} · ${shortDay(each)}: ${t("count.sessions", { n })}" title="${shortDay(each)}: ${t("count.sessions", { n })}">${Number(each.slice(8))}</button>`;
     }
 }
 

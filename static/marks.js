@@ -14,3 +14,22 @@ export const tokens = ({ total_input_tokens: input, total_output_tokens: output 
 
 /** What there is of several facts, with dots between. */
 export const dotted = facts => facts.filter(fact => fact || fact === 0).map((fact, at) => html`${at > 0 && " · "}<span>${fact}</span>`);
+
+const STEP_KINDS = ["read", "search", "edit", "shell", "web", "agent", "other"];
+const MANY = 1000;                      // so many steps fill the bar; few fill less of it, by their logarithm
+
+/** {read: 3, edit: 1} -> a tiny bar of the kinds of steps a session holds; in words for those who listen or point at it. */
+export function stepBar(kinds = {}) {
+    const held = STEP_KINDS.filter(kind => kinds[kind] > 0);
+    const total = held.reduce((sum, kind) => sum + kinds[kind], 0);
+    if (!total) return null;
+    const words = `${t("count.steps", { n: total })}: ${held.map(kind => `${t(`steps.${kind}`)} ${number(kinds[kind])}`).join(", ")}`;
+    const unit = 100 * Math.min(1, Math.log(total + 1) / Math.log(MANY)) / total;
+    const parts = [];
+    let from = 0;
+    for (const kind of held) {
+        parts.push(html`<rect data-kind="${kind}" x="${from}" width="${kinds[kind] * unit}" height="6"/>`);
+        from += kinds[kind] * unit;
+    }
+    return html`<svg class="steps-bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="${words}"><title>${words}</title>${parts}</svg>`;
+}

@@ -4,7 +4,7 @@ import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 import { dotted } from "./marks.js";
 import { openDialog } from "./parts.js";
-import { firstLine } from "./text.js";
+import { firstLine, visible } from "./text.js";
 
 const SHOWN = 80;                       // entries around the present one; more would only weigh the page down
 
@@ -65,7 +65,8 @@ export function openOutline(box, onChoose) {
     };
 }
 
-export const chapterTitle = chapter => chapter.text ? firstLine(chapter.text, 140) : t("outline.before");
+/** What a chapter is called, fit to be set as text too. */
+export const chapterTitle = chapter => chapter.text ? visible(firstLine(chapter.text, 140)) : t("outline.before");
 
 const caused = ({ steps, edits, errors, seconds }) => [
     steps > 0 && t("count.steps", { n: steps }),

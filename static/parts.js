@@ -40,7 +40,7 @@ export async function confirmed(question, hint, action) {
 
 /** A line to copy, with its button; copying is wired once for the whole page below. */
 export const copyLine = (text, label) => html`
-    <span class="copy"><code>${text}</code><button type="button" data-copy="${text}" aria-label="${label ?? t("copy")}">${t("copy")}</button></span>`;
+    <span class="copy"><code tabindex="0">${text}</code><button type="button" data-copy="${text}" aria-label="${label ?? t("copy")}">${t("copy")}</button></span>`;
 
 addEventListener("click", async event => {
     const button = event.target.closest?.("button[data-copy]");
@@ -86,4 +86,27 @@ function formError(form, error) {
 export function showError(part, error) {
     part.querySelector(":scope > .error")?.remove();
     part.append(element(html`<p class="error" role="alert">${error.message}</p>`));
+}
+
+/** Whether a failure means that the server cannot be reached. */
+export const isAway = error => error.status === 0 || error instanceof TypeError && /import|fetch|load/i.test(error.message);
+
+const FIRST_WAIT = 1000, LONGEST_WAIT = 15000;      // milliseconds
+
+/** Ask for the server again and again, ever less often, as long as `part` stands in the page; `again` once it answers. */
+export function whenReachable(part, again) {
+    let wait = FIRST_WAIT, timer = setTimeout(ask, wait);
+    addEventListener("online", ask);
+
+    async function ask() {
+        clearTimeout(timer);
+        const answers = part.isConnected && await fetch("/api/health").then(answer => answer.ok, () => false);
+        if (part.isConnected && !answers) {
+            wait = Math.min(2 * wait, LONGEST_WAIT);
+            timer = setTimeout(ask, wait);
+            return;
+        }
+        removeEventListener("online", ask);
+        if (answers) again();
+    }
 }

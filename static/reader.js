@@ -3,7 +3,7 @@ import { diffBlock, drawBlock } from "./blocks.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 import { Page } from "./pages.js";
-import { showError } from "./parts.js";
+import { isAway, showError, whenReachable } from "./parts.js";
 import { holder, neededBy, pageEnd, pageStart, piecesBetween } from "./plan.js";
 
 const WEIGHT = 50;                      // lines of a page, about
@@ -126,10 +126,10 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     function failed(error) {
         broken = true;
         const note = element(html`<p class="error" role="alert">${error.message} <button type="button">${t("retry")}</button></p>`);
-        const again = () => { broken = false; note.remove(); removeEventListener("online", again); grow(); };
+        const again = () => { broken = false; note.remove(); grow(); };
         note.querySelector("button").onclick = again;
-        addEventListener("online", again);
         bottom.replaceChildren(note);
+        if (isAway(error)) whenReachable(note, again);
     }
 
     function drawEnds() {

@@ -205,6 +205,7 @@ export async function show(view, { params: [id], query, back }) {
             follow: toggleFollow,
             unseen: () => reader.last(),
             markdown: copySession,
+            print: () => import("./printing.js").then(({ print }) => print(part(".middle"), store, state)),
             rename: renameSession,
             usage: () => openDialog(usageTable(state.session)),
             files: filterByFile,
@@ -237,7 +238,7 @@ export async function show(view, { params: [id], query, back }) {
     async function renameSession() {
         const { title: old } = state.session;
         const box = part(".titled");
-        const form = element(html`<form class="line rename"><input name="title" value="${old}" aria-label="${t("title")}" maxlength="300"><button>${t("save")}</button><button type="button" data-cancel>${t("cancel")}</button></form>`);
+        const form = element(html`<form class="line rename"><h1 class="unseen">${old}</h1><input name="title" value="${old}" aria-label="${t("title")}" maxlength="300"><button>${t("save")}</button><button type="button" data-cancel>${t("cancel")}</button></form>`);
         box.hidden = true;
         box.after(form);
         form.elements.title.select();

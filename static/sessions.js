@@ -10,7 +10,7 @@ import { openHeat } from "./heat.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { useKeys } from "./keys.js";
-import { dotted, lineCounts, mark, tokens } from "./marks.js";
+import { dotted, lineCounts, mark, stepBar, tokens } from "./marks.js";
 import { announce, showError, title } from "./parts.js";
 import { nothingYet } from "./start.js";
 import { teams, user } from "./who.js";
@@ -42,11 +42,14 @@ export async function show(view, { query, back }) {
     const list_ = view.querySelector(".list");
     drawList(list_, query);
     wireFilters(view, query);
-    if (query.get("q")) searchResults(view.querySelector(".found"), query);
+    if (query.get("q")) searchResults(view.querySelector(".found"), query.get("q"), filtersOf(query));
     if (remembered.sessions.length || query.get("day")) openHeat(view.querySelector(".heat"), { asked: askedOf(query), day: query.get("day"), newest: newestOf(remembered.sessions), onDay: each => change(query, "day", each) });
     const choosing = user() && openChoosing(view, { sessions: () => remembered.sessions, teams: ownTeams, onDone: () => { remembered = null; go(location.pathname + location.search, { replace: true }); } });
     return useKeys(choosing ? { x: choosing.toggleFocused } : {});
 }
+
+/** What narrows the list, without its words and its order. */
+const filtersOf = query => ({ ...askedOf(query), search: null, sort: null });
 
 const newestOf = sessions => sessions.length ? lastActive(sessions[0]) : undefined;
 
@@ -100,8 +103,9 @@ function drawList(list, query) {
     list.innerHTML = html`
         ${query.get("q") && html`<h2>${t("found.sessions")}</h2>`}
         <table class="sessions">
-            <thead><tr><th scope="col">${t("count.sessions", { n: total })}${capped && "+"}</th><th scope="col">${t("prompts")}</th><th scope="col">${t("lines")}</th>
-                <th scope="col">${t("tokens")}</th><th scope="col">${t("duration")}</th><th scope="col">${t("active")}</th></tr></thead>
+            <thead><tr><th scope="col">${t("count.sessions", { n: total })}${capped && "+"}</th><th scope="col">${t("project")}</th><th scope="col">${t("steps")}</th>
+                <th scope="col">${t("prompts")}</th><th scope="col">${t("lines")}</th><th scope="col">${t("tokens")}</th>
+                <th scope="col">${t("duration")}</th><th scope="col">${t("active")}</th></tr></thead>
             <tbody>${sessions.map((session, at) => [byDay && dayRow(session, sessions[at - 1]), row(session)])}</tbody>
         </table>
         ${cursor && html`<p class="more"><button type="button">${t("more")}</button></p>`}`;
@@ -127,7 +131,7 @@ const lastActive = session => session.updated_at ?? session.created_at;
 function dayRow(session, previous) {
     const time = lastActive(session);
     if (previous && dayKey(lastActive(previous)) === dayKey(time)) return null;
-    return html`<tr class="day"><th colspan="6" scope="colgroup">${dayName(time)}</th></tr>`;
+    return html`<tr class="day"><th colspan="8" scope="colgroup">${dayName(time)}</th></tr>`;
 }
 
 function dayName(time) {
@@ -137,9 +141,11 @@ function dayName(time) {
 
 const row = session => html`
     <tr class="row">
-        <td>${user() && html`<input type="checkbox" data-choose="${session.id}" aria-label="${t("choose", { name: session.title || t("untitled") })}">`}${mark(session.tool)}<div>
-            <a href="/session/${session.id}" data-open data-row>${session.title || t("untitled")}</a>
-            <span class="sub">${dotted([session.project, session.git_branch, session.nickname, ...rowMarks(session)])}</span></div></td>
+        <td>${user() && html`<input type="checkbox" data-choose="${session.id}" aria-label="${t("choose", { name: session.title || t("untitled") })}">`}${mark(session.tool)}
+            <a href="/session/${session.id}" data-open data-row dir="auto">${session.title || t("untitled")}</a></td>
+        <td><span class="project" title="${[session.project, session.git_branch].filter(Boolean).join(" · ")}" dir="auto">${session.project}</span>
+            <span class="sub">${dotted([session.nickname, ...rowMarks(session)])}</span></td>
+        <td>${stepBar(session.step_kinds)}</td>
         <td title="${t("count.messages", { n: session.message_count })}">${number(session.user_message_count)}</td>
         <td>${lineCounts(session)}</td>
         <td>${tokens(session)}</td>
@@ -148,9 +154,9 @@ const row = session => html`
     </tr>`;
 
 const rowMarks = session => [
-    session.child_count > 0 && t("count.children", { n: session.child_count }),
-    session.has_errors && html`<span class="failed">${t("errors")}</span>`,
     isRunning(session) && html`<span class="live">${t("live")}</span>`,
+    session.has_errors && html`<span class="failed">${t("errors")}</span>`,
+    session.child_count > 0 && t("count.children", { n: session.child_count }),
 ];
 
 const nothingFound = () => html`

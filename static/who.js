@@ -18,13 +18,20 @@ export async function loadUser() {
 
 export async function signIn(apiKey) {
     await post("/api/auth/login", { api_key: apiKey });
+    tellOtherTabs();
     return loadUser();
 }
 
 export async function signOut() {
     await post("/api/auth/logout");
+    tellOtherTabs();
     person = ownTeams = null;
 }
+
+/** What the other tabs show is somebody else's from now on. */
+const tellOtherTabs = () => localStorage.setItem("changed", Date.now());
+
+addEventListener("storage", event => event.key === "changed" && location.reload());
 
 /** The teams of the person, asked for once. */
 export async function teams() {

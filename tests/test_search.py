@@ -165,6 +165,20 @@ class Filters(SearchCase):
         self.assertFindsNothing("needle team:nowhere", "needle user:nobody", "needle before:2026-02-11", "needle after:2026-02-12",
                                 "needle after:1d", "needle has:diff tool:codex", "needle file:src/login.py", "needle file:%")
 
+    def test_it_finds_only_what_the_list_shows_with_the_same_filters(self):
+        user_id = self.check(self.bob.get("/api/auth/me"), 200).json["user_id"]
+        alone = self.new_team(self.ada, "Alone", [self.bob])
+        elsewhere = self.store(new_event(text="needle apart") | {"timestamp": "2026-02-12T06:00:00Z"}, client=self.bob, team_id=alone)
+        for query, found in (({"tool": "codex"}, {self.two}), ({"user_id": user_id}, {self.two, elsewhere}), ({"project": "other"}, {self.two}),
+                             ({"branch": "Main"}, {self.one}), ({"team_id": alone}, {elsewhere}), ({"time_range": "24h"}, set()),
+                             ({"day": "2026-02-11"}, {self.one, self.two}), ({"day": "2026-02-12"}, {elsewhere}),
+                             ({"day": "2026-02-11", "tool": "codex"}, {self.two}), ({"day": "2026-02-12", "tz": "-600"}, set())):
+            with self.subTest(query):
+                self.assertEqual(set(self.search("needle", self.bob, **query)), found)
+                listed = self.check(self.bob.get(f"/api/sessions?{urlencode({'search': 'needle', **query})}"), 200).json
+                self.assertEqual({session["id"] for session in listed["sessions"]}, found)
+        self.check(self.bob.get("/api/search?q=needle&day=someday"), 400)
+
     def test_kinds_narrow_to_places(self):
         for text, ordinals in (("kind:reply", {1}), ("kind:thinking", {2}), ("kind:error", {3}), ("has:error", {3}), ("has:diff", {4}),
                                ("has:image", {5}), ("kind:reply kind:thinking", {1, 2}), ("kind:tool -has:error", {4}), ("file:login.py", {4})):

@@ -7,8 +7,8 @@
 
 A PageCase has one server and one browser for all its tests; each test begins as a
 visitor without cookies.  After each test the page must have asked no other host for
-anything, opened no dialog, broken no rule of its Content-Security-Policy and thrown
-no error.
+anything, opened no dialog, broken no rule of its Content-Security-Policy, thrown no
+error and left nothing in the console.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def chromium(*flags):
         options.binary_location = CHROMIUM
         for flag in (*FLAGS, f"--user-data-dir={profile}", *flags):
             options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "WARNING"})
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
         driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
         try:
@@ -102,9 +102,11 @@ class PageCase(unittest.TestCase):
         self.forget()
         self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         self.driver.get_log("performance")
+        self.driver.get_log("browser")
 
     def tearDown(self):
         self.note_problems()
+        self.problems += self.console_lines()
         self.assertEqual(self.problems, [])
         self.assertEqual(self.foreign_requests(), [])
 
@@ -113,6 +115,10 @@ class PageCase(unittest.TestCase):
     def note_problems(self):
         """Remember what WATCH saw in the document that is about to go."""
         self.problems += self.run_js("return window.seen ?? []")
+
+    def console_lines(self):
+        """What the browser complained of, but for answers of the server that are errors, which tests ask for."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["source"] not in ("network", "deprecation", "other")]
 
     def foreign_requests(self):
         """The addresses outside of the server that the browser asked for since the test began."""

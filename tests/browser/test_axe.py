@@ -1,0 +1,169 @@
+"""What axe-core finds wrong for people who see, hear or point otherwise: nothing, on any page, in any state.
+
+The tables below name the states.  English is looked at in light on a desk, Korean in dark on a phone.  axe.min.js is axe-core 4.14.1 as published (MPL-2.0, https://github.com/dequelabs/axe-core).
+"""
+
+import hashlib
+import unittest
+from pathlib import Path
+
+import pytest
+from client import hail_file, new_session
+from page import TIDES, PageCase, SampleCase, call
+
+AXE = Path(__file__).with_name("axe.min.js")
+AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+DESK, PHONE = (1280, 900), (390, 844)
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+RUN = """
+    const done = arguments[arguments.length - 1];
+    axe.run(document, {runOnly: arguments[0], resultTypes: ["violations"]}).then(
+        result => done(result.violations.map(each => `${each.id} (${each.help}): ${each.nodes.map(node => `${node.html.slice(0, 200)} ${node.any.concat(node.all)[0]?.message ?? ""}`).join("; ").slice(0, 900)}`)),
+        error => done([String(error)]));"""
+
+
+class AxeItself(unittest.TestCase):
+    def test_it_is_the_published_one(self):
+        self.assertEqual(hashlib.sha256(AXE.read_bytes()).hexdigest(), AXE_SHA256)
+
+
+class Looks:
+    """How a state is looked at: in which language, theme and size."""
+
+    LANGUAGE, THEME, SIZE = "en", "light", DESK
+
+    def walk(self, states):
+        self.screen(*self.SIZE, mobile=self.SIZE is PHONE)
+        for name, reach in states.items():
+            with self.subTest(name):
+                reach(self)
+                self.assertEqual(self.violations(), [], name)
+
+    def violations(self):
+        # What fades in has no colour yet.
+        self.until(lambda: self.run_js("return document.getAnimations().every(each => each.playState === 'finished')"), "a page at rest")
+        if not self.run_js("return 'axe' in window"):
+            self.driver.execute_script(AXE.read_text())
+        return self.driver.execute_async_script(RUN, TAGS)
+
+    def choose_looks(self):
+        self.run_js("localStorage.setItem('language', arguments[0]); localStorage.setItem('theme', arguments[1])", self.LANGUAGE, self.THEME)
+
+    def visit(self, path, css):
+        self.go(path)
+        self.see(css)
+
+
+class InKorean(Looks):
+    LANGUAGE, THEME, SIZE = "ko", "dark", PHONE
+
+
+class ComingIn(Looks, PageCase):
+    """A server that nobody knows yet, from its set-up on."""
+
+    SETTINGS = {"HOST": "0.0.0.0"}
+
+    def test_from_set_up_to_the_first_session(self):
+        self.go("/login")
+        self.choose_looks()
+        self.walk({
+            "set-up": lambda self: self.visit("/", "[data-form=register] [name=invite]"),
+            "refused": lambda self: (self.fill("[data-form=register]", nickname="ada", invite="wrong"), self.see("[data-form=register] .error")),
+            "welcome": self.register,
+            "an empty list": lambda self: self.visit("/", ".notice .commands"),
+            "teams": lambda self: self.visit("/teams", "ul.lines li"),
+            "a team": lambda self: (self.click("ul.lines a"), self.see("[data-form=settings]")),
+            "an invitation": lambda self: (self.fill("[data-form=invite]", role="viewer"), self.see(".once .copy")),
+            "settings": lambda self: self.visit("/settings", "[data-form=key]"),
+            "a new key": lambda self: (self.fill("[data-form=key]", name="laptop"), self.see(".once .copy")),
+            "revoking": lambda self: (self.visit("/settings", "button[data-revoke]"), self.click("button[data-revoke]"), self.see("dialog h2")),
+            "upload": lambda self: self.visit("/upload", ".drop"),
+            "signed out": lambda self: (self.visit("/settings", "[data-do=sign-out]"), self.click("[data-do=sign-out]"), self.see("[data-form=login]")),
+            "a wrong key": lambda self: (self.fill("[data-form=login]", api_key="osk_wrong"), self.see("[data-form=login] .error")),
+            "an invitation to accept": lambda self: self.visit("/#invite=something", "[data-form=register]"),
+            "a link with a key": lambda self: self.visit("/#key=osk_wrong", ".notice"),
+        })
+
+    def register(self, _):
+        token = (Path(self.folder) / "data" / "setup-token").read_text().strip()
+        self.go(f"/#setup={token}")
+        self.fill("[data-form=register]", nickname="ada")
+        self.see(".door .copy")
+
+
+@pytest.mark.long
+class ComingInInKorean(InKorean, ComingIn):
+    pass
+
+
+class Reading(Looks, SampleCase):
+    """The list and the sessions."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        listed = call(cls.address, "GET", "/api/sessions", key=cls.key)["sessions"]
+        cls.session = next(f"/session/{each['id']}" for each in listed if each["title"] == TIDES)
+
+    def setUp(self):
+        super().setUp()
+        self.sign_in(self.key)
+        self.choose_looks()
+
+    def test_the_list(self):
+        self.walk({
+            "full": lambda self: self.visit("/", ".sessions"),
+            "chosen": lambda self: (self.run_js("document.querySelector('.sessions input').click()"), self.see(".chosen button")),
+            "deleting": lambda self: (self.run_js("document.querySelector('.chosen .danger').click()"), self.see("dialog h2")),
+            "help": lambda self: (self.visit("/", ".sessions"), self.one("body").send_keys("?"), self.see("dialog .keys")),
+            "filtered": lambda self: self.visit("/?tool=codex", ".facets [aria-pressed=true]"),
+            "sorted": lambda self: self.visit("/?sort=longest", ".sessions"),
+            "a day": lambda self: self.visit("/?day=2026-11-18", ".heat .days"),
+            "found": lambda self: (self.visit("/?q=station", ".found .hits .place"), self.see(".list > *")),
+            "nothing found": lambda self: self.visit("/?q=xyzzyxyzzy", ".found .quiet"),
+            "no session left": lambda self: self.visit("/?tool=nosuch", ".notice"),
+            "missing": lambda self: self.visit("/session/none", ".notice"),
+            "no page": lambda self: self.visit("/nowhere/at/all", ".notice"),
+        })
+
+    def test_a_session(self):
+        self.walk({
+            "prompts": lambda self: self.visit(f"{self.session}?view=prompts", ".reader .over"),
+            "conversation": lambda self: self.visit(f"{self.session}?view=conversation", ".reader .over"),
+            "everything": lambda self: self.visit(f"{self.session}?view=everything", ".reader .over"),
+            "all unfolded": lambda self: self.run_js("document.querySelectorAll('.reader details').forEach(each => { each.open = true; })"),
+            "acts": lambda self: self.run_js("document.querySelector('.prompt').focus()"),
+            "find": lambda self: (self.visit(f"{self.session}?q=station", ".find .count"), self.until(lambda: self.one(".find .count").text.strip("…"), "hits")),
+            "filters": lambda self: (self.visit(f"{self.session}?only=edit", ".reader .edit"), self.click("button[data-do=filter]"), self.see(".only button")),
+            "menu": lambda self: (self.visit(self.session, ".reader .over"), self.click(".menu summary"), self.see(".menu li")),
+            "renaming": lambda self: (self.visit(self.session, ".reader .over"), self.run_js("document.querySelector('[data-do=rename]').click()"), self.see("form.rename")),
+            "why this number": lambda self: self.in_a_dialog("usage"),
+            "files": lambda self: self.in_a_dialog("files"),
+            "contents": lambda self: self.in_a_dialog("contents"),
+            "deleting": lambda self: self.in_a_dialog("delete"),
+            "raw": lambda self: (self.visit(self.session, ".prompt"), self.run_js("document.querySelector('.prompt').focus()"),
+                                 self.run_js("document.querySelector('.acts [data-act=raw]').click()"), self.see("dialog pre")),
+            "side by side": lambda self: (self.visit(f"{self.session}?view=everything", ".to-split"), self.run_js("document.querySelector('.to-split').click()"), self.see("dialog .split")),
+        })
+
+    def in_a_dialog(self, name):
+        self.visit(self.session, ".reader .over")
+        self.run_js("document.querySelector(`[data-do=${arguments[0]}]`).click()", name)
+        self.see("dialog[open] h2")
+
+    def test_uploads(self):
+        def drop(data, name):
+            self.visit("/upload", ".drop")
+            self.run_js("""
+                const carried = new DataTransfer();
+                carried.items.add(new File([arguments[0]], arguments[1]));
+                document.querySelector(".drop").dispatchEvent(new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: carried}));""", data, name)
+        self.walk({
+            "done": lambda self: (drop(hail_file(new_session(title="Dropped")).decode(), "a.hail.jsonl"), self.see(".files .state a")),
+            "refused": lambda self: (drop("no transcript", "b.txt"), self.see(".files .error")),
+        })
+
+
+@pytest.mark.long
+class ReadingInKorean(InKorean, Reading):
+    pass
