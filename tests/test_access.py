@@ -19,8 +19,14 @@ TABLE = [
     ("GET /api/health", None,                                                           "200 200 200 200 200 200 200"),
     ("GET /api", None,                                                                  "200 200 200 200 200 200 200"),
     ("POST /api/register", {"nickname": "{fresh}"},                                     "201 201 201 201 201 201 201"),
+    ("GET /metrics", None,                                                              "404 404 404 404 404 404 404"),
+    ("GET /api/auth/logins", None,                                                      "401 200 200 200 200 200 200"),
+    ("DELETE /api/auth/logins", None,                                                   "401 204 204 204 204 204 204"),
     ("GET /api/users", None,                                                            "401 403 403 403 403 403 200"),
     ("DELETE /api/users/<user_id>?sessions=keep", None,                                 "401 403 403 403 403 403 204"),
+    ("GET /api/audit", None,                                                            "401 403 403 403 403 403 200"),
+    ("GET /api/audit?team_id={team_id}", None,                                          "401 403 403 403 403 200 200"),
+    ("GET /api/audit?team_id={unknown_team_id}", None,                                  "401 403 403 403 403 403 404"),
     ("POST /api/auth/login", {"api_key": "{key}"},                                      "200 200 200 200 200 200 200"),
     ("POST /api/auth/logout", None,                                                     "204 204 204 204 204 204 204"),
     ("POST /api/auth/verify", None,                                                     "401 200 200 200 200 200 200"),
@@ -47,6 +53,7 @@ TABLE = [
     ("POST /api/teams/<team_id>/members", {"nickname": "{newcomer}"},                   "401 403 403 403 403 201 201"),
     ("PUT /api/teams/<team_id>/members/<user_id>", {"role": "viewer"},                  "401 403 403 403 403 200 200"),
     ("DELETE /api/teams/<team_id>/members/<user_id>", None,                             "401 403 403 403 403 204 204"),
+    ("DELETE /api/teams/{joined_team_id}/members/{caller_id}", None,                    "401 204 204 204 204 204 204"),
     ("GET /api/sessions", None,                                                         "200 200 200 200 200 200 200"),
     ("POST /api/sessions", {"session": new_session(), "team_id": "{team_id}"},          "401 403 403 201 201 201 403"),
     ("GET /api/sessions/<session_id>", None,                                            "404 404 200 200 200 200 404",
@@ -83,7 +90,8 @@ TABLE = [
 
 def rule_of(route):
     """The rule that the server must have for a line of the table: our own names of ids are its ids."""
-    return re.sub("<(own|unknown|doomed)_", "<", route.partition("?")[0])
+    rule = re.sub("{(?:joined_)?(team_id)}", r"<\1>", route.partition("?")[0]).replace("{caller_id}", "<user_id>")
+    return re.sub("<(own|unknown|doomed)_", "<", rule)
 
 
 class AccessCase(ServerCase):
@@ -111,6 +119,13 @@ class AccessCase(ServerCase):
         user = self.register(self.fresh(caller))
         self.ada.post(f"/api/teams/{self.team_id}/members", {"nickname": user.nickname})
         return user.user_id
+
+    def caller_id(self, caller):
+        return caller.user_id or self.ada.user_id
+
+    def joined_team_id(self, caller):
+        """A team that the caller is a viewer of."""
+        return self.new_team(self.ada, self.fresh(caller), [(caller, "viewer")] if caller.key and caller is not self.ada else [])
 
     def doomed_team_id(self, caller):
         """Another team with the same roles."""

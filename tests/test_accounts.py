@@ -12,6 +12,11 @@ PUBLIC = {"HOST": "0.0.0.0", "OPENSESSION_BASE_URL": "https://sessions.example.o
 OUTSIDE = {"host": "sessions.example.org", "address": "203.0.113.9"}
 
 
+def outside(number):
+    """Somebody else out there."""
+    return {**OUTSIDE, "address": f"203.0.113.{number}"}
+
+
 def at_once(count, call):
     """The results of `call(number)` made by many threads at the same moment."""
     results, start = [None] * count, threading.Barrier(count)
@@ -90,7 +95,7 @@ class LocalAndPublic(ServerCase):
     def test_setup_open_trusts_the_first_comer_from_anywhere_but_the_first_only(self):
         self.restart(**PUBLIC, OPENSESSION_SETUP="open")
         self.assertFalse(Client(**OUTSIDE).get("/api/health").json["setup_required"])
-        answers = at_once(20, lambda number: try_to_register(f"user {number}", **OUTSIDE))
+        answers = at_once(20, lambda number: try_to_register(f"user {number}", **outside(number)))
         self.assertEqual(sorted(answer.status for answer in answers), [201] + [403] * 19)
 
     def test_health_says_how_one_gets_an_account(self):
@@ -120,12 +125,12 @@ class TheSetupToken(ServerCase):
         self.assertNotIn(self.token, str(self.rows("SELECT * FROM meta")))
 
     def test_without_it_or_with_another_nobody_registers(self):
-        answers = at_once(50, lambda number: try_to_register(f"user {number}", number % 2 and "wrong", **OUTSIDE))
+        answers = at_once(50, lambda number: try_to_register(f"user {number}", number % 2 and "wrong", **outside(number)))
         self.assertEqual({(answer.status, answer.json["setup_required"]) for answer in answers}, {(403, True)})
         self.assertEqual(self.rows("SELECT id FROM users"), [])
 
     def test_of_fifty_who_have_it_one_registers_and_is_admin(self):
-        answers = at_once(50, lambda number: try_to_register(f"user {number}", self.token, **OUTSIDE))
+        answers = at_once(50, lambda number: try_to_register(f"user {number}", self.token, **outside(number)))
         self.assertEqual(sorted(answer.status for answer in answers), [201] + [403] * 49)
         self.assertEqual(len(self.rows("SELECT id FROM users WHERE is_admin")), 1)
         self.assertEqual(len(self.rows("SELECT id FROM users")), 1)
@@ -532,7 +537,7 @@ class TheAudit(ServerCase):
         key = ada.post("/api/keys", {"name": "x"}).json
         ada.delete(f"/api/keys/{key['id']}")
         rows = self.rows("SELECT * FROM audit ORDER BY no")
-        self.assertEqual([row["action"] for row in rows], ["register", "key.create", "key.revoke"])
+        self.assertEqual([row["action"] for row in rows], ["setup", "key.create", "key.revoke"])
         self.assertEqual((rows[1]["user_id"], rows[1]["object"], rows[1]["address"]), (ada.user_id, key["id"], "127.0.0.1"))
         self.assertNotIn(key["api_key"], str(rows))
 

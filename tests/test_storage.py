@@ -304,7 +304,7 @@ class FullAndReadOnlyDisks(ServerCase):
 
     def test_a_full_disk_is_507_until_there_is_room_again(self):
         with small_disk("8m") as disk:
-            self.restart(OPENSESSION_DATA_DIR=str(disk / "data"))
+            self.restart(OPENSESSION_DATA_DIR=str(disk / "data"), OPENSESSION_RESERVE_MB="0")
             ada = self.register("ada")
             statuses = self.fill(ada)
             self.assertEqual(statuses, [201] * statuses.count(201) + [507] * 3)
