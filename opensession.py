@@ -2500,13 +2500,14 @@ def check_header(header):
     """A HAIL header as we keep it, or 422.  Accepts the object form without events, too."""
     if not field(header, "version", str).startswith("hail-"):
         raise problem(422, "version must begin with hail-", field="version")
-    for name in ("session_id",):
-        if not 1 <= len(field(header, name, str)) <= 512:
-            raise problem(422, f"{name} must be 1-512 characters", field=name)
+    session_id = field(header, "session_id", str)
+    if not 1 <= len(session_id) <= 512 or has_controls(session_id):
+        raise problem(422, "session_id must be 1-512 characters, none of them a control character", field="session_id")
     agent, context = field(header, "agent", dict), field(header, "context", dict)
     for name in ("provider", "tool"):
-        if not 1 <= len(part(agent, "agent", name, str)) <= 200:
-            raise problem(422, f"agent.{name} must be 1-200 characters", field=f"agent.{name}")
+        value = part(agent, "agent", name, str)
+        if not 1 <= len(value) <= 200 or has_controls(value):
+            raise problem(422, f"agent.{name} must be 1-200 characters, none of them a control character", field=f"agent.{name}")
     for name, kind in HEADER_OPTIONS.items():
         place, _, key = name.partition(".")
         part(agent if place == "agent" else context, place, key, kind, None)
@@ -2518,6 +2519,12 @@ def check_header(header):
     return {key: value for key, value in header.items() if key not in ("type", "events", "stats")}
 
 
+def has_controls(text):
+    """Whether an id or a name holds control characters.  All else stands in ids of tools: spaces, slashes, colons, any letters."""
+    return not text.isprintable() and bool(CONTROLS.search(text))
+
+
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 HEADER_OPTIONS = {
     "agent.model": str, "agent.tool_version": str, "context.title": str, "context.description": str,
     "context.tags": list, "context.related_session_ids": list, "context.attributes": dict,
@@ -2556,8 +2563,8 @@ def check_event(event, number):
 
 def event_complaint(event):
     """(place, sentence) of the first thing that is wrong with an event, or None."""
-    if not isinstance(event.get("event_id"), str) or not event["event_id"]:
-        return "event_id", "must be a text that is not empty"
+    if not isinstance(event.get("event_id"), str) or not event["event_id"] or has_controls(event["event_id"]):
+        return "event_id", "must be a text that is not empty and has no control characters"
     if not isinstance(event.get("timestamp"), str) or not is_timestamp(event["timestamp"]):
         return "timestamp", "must be a time as in RFC 3339"
     for name, kind in (("task_id", str), ("duration_ms", int), ("attributes", dict)):
@@ -4595,7 +4602,9 @@ def health(db):
         problems = [name for name, is_so in PROBLEMS.items() if is_so(db)]
     except sqlite3.Error:
         log.exception("the database cannot be read")
-        raise problem(503, "the database cannot be read", status="down", problems=["database"]) from None
+        error = problem(503, "the database cannot be read", problems=["database"])
+        error.extra["status"] = "down"
+        raise error from None
     return {"status": "degraded" if problems else "ok", "problems": problems, "version": VERSION,
             "registration": registration_mode(), "first_user": first_user,
             "setup_required": first_user and needs_setup_token()}
