@@ -124,6 +124,16 @@ class TheSetupToken(ServerCase):
         self.assertIn("https://sessions.example.org/#setup=", self.said[0])
         self.assertNotIn(self.token, str(self.rows("SELECT * FROM meta")))
 
+    def test_its_file_is_gone_once_it_was_used(self):
+        self.register("ada", self.token, **OUTSIDE)
+        self.assertFalse((self.folder / "data" / "setup-token").exists())
+
+    def test_a_file_of_an_earlier_start_goes_when_there_is_a_user(self):
+        self.register("ada", self.token, **OUTSIDE)
+        (self.folder / "data" / "setup-token").write_text("old")
+        opensession.offer_setup(self.fail)
+        self.assertFalse((self.folder / "data" / "setup-token").exists())
+
     def test_without_it_or_with_another_nobody_registers(self):
         answers = at_once(50, lambda number: try_to_register(f"user {number}", number % 2 and "wrong", **outside(number)))
         self.assertEqual({(answer.status, answer.json["setup_required"]) for answer in answers}, {(403, True)})
@@ -529,6 +539,47 @@ class Invitations(ServerCase):
         self.ada.delete(f"/api/teams/{self.team}/members/{self.bob.user_id}")
         self.check(self.bob.post("/api/invitations", {"team_id": self.team}), 403)
         self.check(self.bob.delete(f"/api/invitations/{made['id']}"), 204)
+
+
+class SignedInEverywhere(ServerCase):
+    def setUp(self):
+        super().setUp()
+        self.ada, self.bob = self.register("ada"), self.register("bob")
+        self.desk, self.phone, self.bobs = (self.browser(user) for user in (self.ada, self.ada, self.bob))
+
+    def browser(self, user):
+        browser = Client(origin="http://localhost:3000")
+        self.check(browser.post("/api/auth/login", {"api_key": user.key}), 200)
+        return browser
+
+    def test_one_sees_where_one_is_signed_in(self):
+        logins = self.desk.get("/api/auth/logins").json["logins"]
+        self.assertEqual([login["current"] for login in logins].count(True), 1)
+        self.assertEqual({(login["key_name"], login["last_used_on"]) for login in logins if login["current"]},
+                         {("default", opensession.now()[:10])})
+        self.assertEqual([login["current"] for login in self.ada.get("/api/auth/logins").json["logins"]], [False, False])
+        self.assertEqual({login["last_used_on"] for login in logins if not login["current"]}, {None})
+        self.assertNotIn("hash", str(logins))
+
+    def test_a_log_in_that_has_ended_is_not_shown(self):
+        self.change("UPDATE logins SET expires_at = '2020-01-01T00:00:00.000Z' WHERE user_id = ?", self.ada.user_id)
+        self.assertEqual(self.ada.get("/api/auth/logins").json["logins"], [])
+        opensession.forget_old(opensession.db)
+        self.assertEqual([row["user_id"] for row in self.rows("SELECT user_id FROM logins")], [self.bob.user_id])
+
+    def test_one_signs_out_everywhere_at_once_and_keys_go_on(self):
+        self.check(self.phone.delete("/api/auth/logins"), 204)
+        self.assertEqual(self.phone.cookies, {})
+        self.check(self.desk.get("/api/auth/me"), 401)
+        self.check(self.ada.get("/api/auth/me"), 200)
+        self.check(self.bobs.get("/api/auth/me"), 200)
+
+    def test_a_log_in_dies_with_its_key(self):
+        key, = self.ada.get("/api/keys").json["keys"]
+        self.check(self.desk.get("/api/auth/me"), 200)
+        self.ada.delete(f"/api/keys/{key['id']}")
+        self.check(self.desk.get("/api/auth/me"), 401)
+        self.check(self.ada.get("/api/auth/me"), 401)
 
 
 class TheAudit(ServerCase):
