@@ -400,7 +400,26 @@ def must(condition, *args):
 
 # Steps from one schema version to the next: lists of SQL.  Add at the end; schema.sql
 # is always the sum, and a database made from it starts at the newest version.
-MIGRATIONS = []
+MIGRATIONS = [
+    [   # 2
+        # Teams: how long their sessions are kept, and how much room these may take.
+        "ALTER TABLE teams ADD COLUMN retain_days INTEGER",
+        "ALTER TABLE teams ADD COLUMN quota_mb INTEGER",
+        "ALTER TABLE teams ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
+        "UPDATE teams SET stored_bytes = (SELECT coalesce(sum(file_bytes), 0) FROM sessions WHERE team_id = teams.id)",
+        """CREATE TRIGGER stored_insert AFTER INSERT ON sessions BEGIN
+            UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+        END""",
+        """CREATE TRIGGER stored_delete AFTER DELETE ON sessions BEGIN
+            UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+        END""",
+        """CREATE TRIGGER stored_update AFTER UPDATE OF file_bytes, team_id ON sessions
+        WHEN (old.file_bytes, old.team_id) IS NOT (new.file_bytes, new.team_id) BEGIN
+            UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+            UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+        END""",
+    ],
+]
 
 
 class Unusable(Exception):
@@ -2412,22 +2431,45 @@ SYNC_NO = "(SELECT value FROM counters WHERE name = 'sync')"
 
 def insert_session(db, user, team_id, header, file, writer):
     """A session that is new here.  Raises Conflict where somebody was faster."""
-    session_id = new_id()
-    columns = {"id": session_id, "user_id": user["id"], "team_id": team_id,
-               "revision": 1, "body": body_name(session_id, 1),
+    columns = {"id": new_id(), "user_id": user["id"], "team_id": team_id,
                **header_columns(header, fold_stats(writer.blocks)), **extent_columns(writer.blocks)}
+    with within_quota(db, team_id, columns["file_bytes"]):
+        return add_session(db, columns, file, writer.blocks, [must(MAY_UPLOAD, team_id, user["id"])],
+                           [must(WITHIN_QUOTA, columns["file_bytes"], team_id)])
+
+
+def add_session(db, columns, file, blocks, before=(), after=()):
+    """Store a new row with its body, between what must hold before and after.  Raises Conflict."""
+    columns = {**columns, "revision": 1, "body": body_name(columns["id"], 1)}
     identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
     with published_body(db, file, columns["body"]):
         db.batch([
-            must(MAY_UPLOAD, team_id, user["id"]),
+            *before,
             must(NOT_DELETED, *identity),
             RAISE_SYNC,
             (f"INSERT INTO sessions (sync_no, {', '.join(columns)}) VALUES ({SYNC_NO}{', ?' * len(columns)})",
              list(columns.values())),
-            *insert_blocks(session_id, writer.blocks),
-            *settle_family(session_id, *identity),
+            *insert_blocks(columns["id"], blocks),
+            *settle_family(columns["id"], *identity),
+            *after,
         ])
     return upload_answer("created", columns)
+
+
+# After a change: that a team's sessions did not grow (by so many bytes), or are no more than they may be.
+WITHIN_QUOTA = """? <= 0 OR EXISTS (SELECT 1 FROM teams WHERE id = ? AND (quota_mb IS NULL OR stored_bytes <= quota_mb * 1000000))"""
+
+
+@contextlib.contextmanager
+def within_quota(db, team_id, growth):
+    """Say so where a batch was undone because so many bytes would pass the team's quota."""
+    try:
+        yield
+    except Conflict:
+        over = db.execute("SELECT quota_mb FROM teams WHERE id = ? AND stored_bytes + ? > quota_mb * 1000000", [team_id, growth])
+        if growth > 0 and over:
+            raise problem(507, f"this would pass the quota of the team, {over[0]['quota_mb']} MB") from None
+        raise
 
 
 def update_header(db, user, known, header):
@@ -2480,15 +2522,18 @@ def published_body(db, file, name):
 def write_columns(db, user, known, columns, statements):
     """Change a session's row and blocks, if it still is what we read and its uploader still belongs.  Raises Conflict."""
     identity = [known["user_id"], known["tool"], known["hail_id"]]
-    db.batch([
-        still_the_same(known),
-        must(MAY_UPLOAD, known["team_id"], user["id"]),
-        RAISE_SYNC,
-        (f"UPDATE sessions SET sync_no = {SYNC_NO}, {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
-         [*columns.values(), known["id"]]),
-        *statements,
-        *settle_family(known["id"], *identity),
-    ])
+    growth = columns.get("file_bytes", 0) - known["file_bytes"]
+    with within_quota(db, known["team_id"], growth):
+        db.batch([
+            still_the_same(known),
+            must(MAY_UPLOAD, known["team_id"], user["id"]),
+            RAISE_SYNC,
+            (f"UPDATE sessions SET sync_no = {SYNC_NO}, {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
+             [*columns.values(), known["id"]]),
+            *statements,
+            *settle_family(known["id"], *identity),
+            must(WITHIN_QUOTA, growth, known["team_id"]),
+        ])
 
 
 def still_the_same(known):
@@ -3136,7 +3181,7 @@ def moving(db, user, row, team_id):
             (f"UPDATE sessions SET team_id = ?, sync_no = {SYNC_NO} WHERE id = ?", [team_id, each["id"]])]
     for each in family:
         statements += settle_family(each["id"], each["user_id"], each["tool"], each["hail_id"])
-    return statements
+    return [*statements, must(WITHIN_QUOTA, 1, team_id)]
 
 
 BELONGS = "EXISTS (SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ?)"
@@ -3148,7 +3193,18 @@ def refused_change(db, user, row, team_id):
         return problem(403, "only the uploader and the team's admins can change a session")
     if team_id and not db.execute(f"SELECT 1 WHERE ? IS NULL OR {BELONGS}", [row["user_id"], team_id, row["user_id"]]):
         return problem(409, "the one who uploaded this session does not belong to that team", field="team_id")
+    if team_id and not within_quota_with(db, row, team_id):
+        return problem(507, "this would pass the quota of that team", field="team_id")
     return problem(409, "this session was changed just now; try again")
+
+
+def within_quota_with(db, row, team_id):
+    """Whether a team has room for a session and those that it started."""
+    family = [each["id"] for each in db.execute(FAMILY, [row["id"]])]
+    return bool(db.execute("""
+        SELECT 1 FROM teams t WHERE t.id = ? AND (t.quota_mb IS NULL OR t.quota_mb * 1000000 >=
+               t.stored_bytes + (SELECT sum(file_bytes) FROM sessions WHERE id IN (SELECT value FROM json_each(?))))""",
+                           [team_id, json_text(family)]))
 
 
 @app.delete("/api/sessions/<session_id>")
@@ -3935,7 +3991,8 @@ def list_teams(user, db):
     return {"teams": [team(row) for row in rows]}
 
 
-TEAM_COLUMNS = "t.id, t.name, t.description, t.is_public, t.created_by, t.created_at, m.role"
+TEAM_COLUMNS = ("t.id, t.name, t.description, t.is_public, t.created_by, t.created_at, m.role, "
+                "t.retain_days, t.quota_mb, t.stored_bytes")
 
 
 def team(row):
@@ -3970,18 +4027,33 @@ def get_team(team_id, reader, db):
 
 @app.put("/api/teams/<team_id>")
 def update_team(team_id, user, db):
-    """Change a team's name, description or visibility; null leaves a value, "" clears the description."""
+    """Change a team's facts and limits; null leaves a value, "" clears the description, 0 takes a limit away."""
     require_team_admin(db, user, team_id)
     body = body_object()
     name, is_public = field(body, "name", str, None), field(body, "is_public", bool, None)
     description = field(body, "description", str, None)
+    retain_days, quota_mb = limit(body, "retain_days"), limit(body, "quota_mb")
+    if quota_mb is not None and not user["is_admin"]:
+        raise problem(403, "only the server's admins set quotas", field="quota_mb")
     db.batch([
         ("""UPDATE teams SET name = coalesce(?, name), is_public = coalesce(?, is_public),
-                   description = nullif(coalesce(?, description), '') WHERE id = ?""",
-         [None if name is None else team_name(name), is_public, description, team_id]),
+                   description = nullif(coalesce(?, description), ''),
+                   retain_days = nullif(coalesce(?, retain_days), 0), quota_mb = nullif(coalesce(?, quota_mb), 0) WHERE id = ?""",
+         [None if name is None else team_name(name), is_public, description, retain_days, quota_mb, team_id]),
         audited(user["id"], "team.update", team_id),
     ])
     return team_of(db, user, team_id)
+
+
+def limit(body, name):
+    """A field of a body that limits something: a whole number, 0 for no limit; None where it is absent.  Raises 422."""
+    value = field(body, name, int, None)
+    if value is not None and not 0 <= value <= LIMITS[name]:
+        raise problem(422, f"{name} must be a whole number from 0 (no limit) to {LIMITS[name]}", field=name)
+    return value
+
+
+LIMITS = {"retain_days": 36_500, "quota_mb": 1 << 30}
 
 
 def require_team_admin(db, user, team_id):
