@@ -400,26 +400,33 @@ def must(condition, *args):
 
 # Steps from one schema version to the next: lists of SQL.  Add at the end; schema.sql
 # is always the sum, and a database made from it starts at the newest version.
-MIGRATIONS = [
-    [   # 2
-        # Teams: how long their sessions are kept, and how much room these may take.
-        "ALTER TABLE teams ADD COLUMN retain_days INTEGER",
-        "ALTER TABLE teams ADD COLUMN quota_mb INTEGER",
-        "ALTER TABLE teams ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
-        "UPDATE teams SET stored_bytes = (SELECT coalesce(sum(file_bytes), 0) FROM sessions WHERE team_id = teams.id)",
-        """CREATE TRIGGER stored_insert AFTER INSERT ON sessions BEGIN
-            UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
-        END""",
-        """CREATE TRIGGER stored_delete AFTER DELETE ON sessions BEGIN
-            UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
-        END""",
-        """CREATE TRIGGER stored_update AFTER UPDATE OF file_bytes, team_id ON sessions
-        WHEN (old.file_bytes, old.team_id) IS NOT (new.file_bytes, new.team_id) BEGIN
-            UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
-            UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
-        END""",
-    ],
-]
+MIGRATIONS = [[
+    # Acts belong to teams, whose admins may read them; log-ins say when they were last used.
+    "ALTER TABLE audit ADD COLUMN team_id TEXT",
+    """UPDATE audit SET team_id = substr(object, 1, 36), object = substr(object, 38)
+        WHERE action IN ('member.add', 'member.role', 'member.remove')""",
+    "UPDATE audit SET team_id = substr(object, 38), object = substr(object, 1, 36) WHERE action = 'session.move'",
+    "UPDATE audit SET team_id = object WHERE action IN ('team.create', 'team.update')",
+    "CREATE INDEX audit_of_team ON audit (team_id, no) WHERE team_id IS NOT NULL",
+    "CREATE INDEX audit_by_time ON audit (at)",
+    "ALTER TABLE logins ADD COLUMN last_used_on TEXT",
+    # Teams: how long their sessions are kept, and how much room these may take.
+    "ALTER TABLE teams ADD COLUMN retain_days INTEGER",
+    "ALTER TABLE teams ADD COLUMN quota_mb INTEGER",
+    "ALTER TABLE teams ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
+    "UPDATE teams SET stored_bytes = (SELECT coalesce(sum(file_bytes), 0) FROM sessions WHERE team_id = teams.id)",
+    """CREATE TRIGGER stored_insert AFTER INSERT ON sessions BEGIN
+        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+    END""",
+    """CREATE TRIGGER stored_delete AFTER DELETE ON sessions BEGIN
+        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+    END""",
+    """CREATE TRIGGER stored_update AFTER UPDATE OF file_bytes, team_id ON sessions
+    WHEN (old.file_bytes, old.team_id) IS NOT (new.file_bytes, new.team_id) BEGIN
+        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+    END""",
+]]
 
 
 class Unusable(Exception):
@@ -1832,16 +1839,45 @@ def cached(tag):
         response.set_header(name, value)
 
 
-def audited(user_id, action, thing=None):
-    """The statement that writes an act into the audit."""
-    return ("INSERT INTO audit (at, user_id, address, action, object) VALUES (?, ?, ?, ?, ?)",
-            [now(), user_id, request.environ.get("REMOTE_ADDR"), action, thing])
-
-
 app.install(JSONPlugin(json_dumps=json_text))
 app.install(answer_failures)
 app.install(Arguments())
 app.default_error_handler = error_json
+
+
+# ---------------------------------------------------------------------------
+# Audit
+#
+# Who did what to which object, from where: ids only, never titles, names or keys.
+# An act is written in the batch that does it, so that there is no one without the other.
+# ---------------------------------------------------------------------------
+
+def audited(user_id, action, thing=None, team_id=None):
+    """The statement that writes an act into the audit; `thing` is an id, `team_id` the team whose admins may read of it."""
+    return ("INSERT INTO audit (at, user_id, address, action, object, team_id) VALUES (?, ?, ?, ?, ?, ?)",
+            [now(), user_id, caller_address(), action, thing, team_id])
+
+
+def caller_address():
+    """Where the request comes from; None for a command of the operator."""
+    try:
+        return request.environ.get("REMOTE_ADDR")
+    except RuntimeError:
+        return None
+
+
+def audit_rows(db, team_id=None, before=None, limit=100):
+    """Acts, the newest first: of one team or all, before a number of an act."""
+    where = {"a.team_id = ?": team_id, "a.no < ?": before}
+    where = {condition: value for condition, value in where.items() if value is not None}
+    return db.execute(f"""
+        SELECT a.no, a.at, a.user_id, u.nickname, a.address, a.action, a.object, o.nickname AS object_nickname,
+               a.team_id, t.name AS team_name
+          FROM audit a LEFT JOIN users u ON u.id = a.user_id LEFT JOIN users o ON o.id = a.object
+                       LEFT JOIN teams t ON t.id = a.team_id
+         {"WHERE " if where else ""}{" AND ".join(where)}
+         ORDER BY a.no DESC LIMIT ?
+    """, [*where.values(), limit])
 
 
 # ---------------------------------------------------------------------------
@@ -2053,6 +2089,83 @@ def revoke_key(key_id, user, db):
     response.status = 204
 
 
+def delete_user(db, user_id, by, with_sessions):
+    """Delete an account: with the sessions that it uploaded, or these stay with their teams.  Raises 403, 404 and 409.
+
+    `by` is the id of the user who does it, None for the operator.  Teams of which nobody and nothing is left go too."""
+    teams = [row["team_id"] for row in db.execute("SELECT team_id FROM team_members WHERE user_id = ?", [user_id])]
+    sessions = mass_burial("user_id = ?", user_id, remembered=False) if with_sessions else leaving_sessions(user_id)
+    try:
+        results = db.batch([
+            *(must(condition, *args) for condition, args, _ in account_conditions(user_id, by)),
+            *sessions,
+            ("DELETE FROM users WHERE id = ?", [user_id]),
+            *((f"DELETE FROM teams WHERE id = ? AND {DESERTED}", [team_id]) for team_id in teams),
+            *TEAM_TRACES,
+            audited(by, "user.delete", user_id),
+        ])
+    except Conflict:
+        raise next((error for condition, args, error in account_conditions(user_id, by)
+                    if not db.execute(f"SELECT 1 WHERE {condition}", args)), problem(503, "try again")) from None
+    release_bodies(db, results)
+
+
+@app.get("/api/users")
+def list_users(user, db):
+    """Everybody who has an account here (server admins)."""
+    require_server_admin(user)
+    rows = db.execute("""
+        SELECT u.id AS user_id, u.nickname, u.is_admin, u.created_at,
+               (SELECT count(*) FROM team_members WHERE user_id = u.id) AS teams,
+               (SELECT max(last_used_on) FROM api_keys WHERE user_id = u.id) AS last_used_on
+          FROM users u ORDER BY u.nickname
+    """)
+    return {"users": [{**row, "is_admin": bool(row["is_admin"])} for row in rows]}
+
+
+def require_server_admin(user):
+    if not user["is_admin"]:
+        raise problem(403, "admin only")
+
+
+@app.delete("/api/users/<user_id>")
+def remove_user(user_id, user, db):
+    """Delete one's own account, or anybody's (server admins); ?sessions=delete or keep says what becomes of theirs."""
+    if query("sessions") not in ("delete", "keep"):
+        raise problem(422, "sessions must be delete or keep", field="sessions")
+    delete_user(db, user_id, user["id"], with_sessions=query("sessions") == "delete")
+    if user_id == user["id"]:
+        response.delete_cookie(COOKIE, path="/")
+    response.status = 204
+
+
+def account_conditions(user_id, by):
+    """What must hold before an account goes: (SQL condition, its values, the error where it does not hold)."""
+    return [
+        ("? IS NULL OR ? = ? OR EXISTS (SELECT 1 FROM users WHERE id = ? AND is_admin)", [by, by, user_id, by],
+         problem(403, "admin only")),
+        ("EXISTS (SELECT 1 FROM users WHERE id = ?)", [user_id], problem(404, "user not found")),
+        ("EXISTS (SELECT 1 FROM users WHERE is_admin AND id <> ?)", [user_id],
+         problem(409, "the last administrator of the server cannot go; make somebody else one first")),
+        (f"? IS NOT ? OR NOT EXISTS (SELECT 1 FROM team_members m WHERE m.user_id = ? AND {LEAVES_NO_ADMIN})",
+         [by, user_id, user_id], problem(409, "you are the last admin of a team; name another one or delete the team first")),
+    ]
+
+
+# Whether a member `m` is the only admin of a team to which others belong.
+LEAVES_NO_ADMIN = """m.role = 'admin' AND (SELECT sum(role = 'admin') = 1 AND count(*) > 1 FROM team_members WHERE team_id = m.team_id)"""
+
+
+def leaving_sessions(user_id):
+    """The statements that take a person's name off their sessions, which stay; clients that pull hear of it."""
+    return [
+        (f"""UPDATE sessions SET user_id = NULL, sync_no = {SYNC_NO} + n.place
+               FROM (SELECT id, row_number() OVER (ORDER BY sync_no) AS place FROM sessions WHERE user_id = ?) n
+              WHERE sessions.id = n.id""", [user_id]),
+        ("UPDATE counters SET value = (SELECT max(value, coalesce(max(sync_no), 0)) FROM sessions) WHERE name = 'sync'", []),
+    ]
+
+
 # ---------------------------------------------------------------------------
 # Invitations
 # ---------------------------------------------------------------------------
@@ -2098,7 +2211,7 @@ def create_invitation(user, db):
         ("""INSERT INTO invitations (id, hash, team_id, role, created_by, created_at, expires_at)
             VALUES (?, ?, ?, ?, ?, ?, ?)""",
          [invitation_id, secret_hash(code), team_id, role, user["id"], now(), expires]),
-        audited(user["id"], "invitation.create", invitation_id),
+        audited(user["id"], "invitation.create", invitation_id, team_id),
     ])
     row, = db.execute(f"""
         SELECT {INVITATION_COLUMNS}
@@ -2821,10 +2934,10 @@ COMPUTED = {
     "nickname": "u.nickname",
     "has_errors": "s.error_count > 0",
     "parent_id": """(SELECT p.id FROM sessions p
-                      WHERE p.user_id = s.user_id AND p.tool = s.tool AND p.hail_id = s.parent_hail_id
+                      WHERE p.user_id IS s.user_id AND p.tool = s.tool AND p.hail_id = s.parent_hail_id
                         AND p.team_id = s.team_id)""",
     "child_count": """(SELECT count(*) FROM sessions c
-                        WHERE c.user_id = s.user_id AND c.tool = s.tool AND c.parent_hail_id = s.hail_id
+                        WHERE c.user_id IS s.user_id AND c.tool = s.tool AND c.parent_hail_id = s.hail_id
                           AND c.team_id = s.team_id)""",
 }
 SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
@@ -2884,8 +2997,8 @@ def list_view(db, reader):
     if query("search"):
         where.update(search_condition(db, reader, query("search")))
     if query("parent"):
-        where["""(x.user_id, x.tool, x.parent_hail_id) =
-                 (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)"""] = query("parent")
+        where["(x.tool, x.parent_hail_id) = (SELECT p.tool, p.hail_id FROM sessions p WHERE p.id = ?)"] = query("parent")
+        where["x.user_id IS (SELECT p.user_id FROM sessions p WHERE p.id = ?)"] = query("parent")
     else:
         view.other = bool(query("search"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
@@ -3118,7 +3231,7 @@ def children(db, reader, parent):
     rows = db.execute(f"""
         SELECT {SUMMARY_COLUMNS}
           FROM sessions s LEFT JOIN users u ON u.id = s.user_id
-         WHERE s.user_id = ? AND s.tool = ? AND s.parent_hail_id = ? AND s.team_id = ? AND {READABLE}
+         WHERE s.user_id IS ? AND s.tool = ? AND s.parent_hail_id = ? AND s.team_id = ? AND {READABLE}
          ORDER BY s.created_at, s.id LIMIT 500
     """, [*(parent[name] for name in ("user_id", "tool", "hail_id", "team_id")), reader and reader["id"]])
     return [summary(row) for row in rows]
@@ -3143,11 +3256,11 @@ def update_session(session_id, user, db):
     statements = [must(MAY_CHANGE, row["id"], *[user["id"]] * 3)]
     if "title" in body:
         statements += retitling(db, row, field(body, "title", str, None) or None)
-        statements.append(audited(user["id"], "session.title", session_id))
+        statements.append(audited(user["id"], "session.title", session_id, row["team_id"]))
     if team_id not in (None, row["team_id"]):
         uploading_team(db, user, team_id)
         statements += moving(db, user, row, team_id)
-        statements.append(audited(user["id"], "session.move", f"{session_id} {team_id}"))
+        statements.append(audited(user["id"], "session.move", session_id, team_id))
     try:
         db.batch(statements)
     except Conflict:
@@ -3215,7 +3328,7 @@ def delete_session(session_id, user, db):
     with conflict_is(403, "only the uploader and the team's admins can delete a session"):
         db.batch([must(MAY_CHANGE, row["id"], *[user["id"]] * 3),
                   *(statement for each in doomed for statement in burial(each)),
-                  audited(user["id"], "session.delete", session_id)])
+                  audited(user["id"], "session.delete", session_id, row["team_id"])])
     for each in doomed:
         release_body(db, each["body"])
     response.status = 204
@@ -3226,7 +3339,7 @@ FAMILY = """
         SELECT id, user_id, team_id, tool, hail_id, body FROM sessions WHERE id = ?
         UNION
         SELECT c.id, c.user_id, c.team_id, c.tool, c.hail_id, c.body
-          FROM sessions c JOIN family p ON c.user_id = p.user_id AND c.tool = p.tool
+          FROM sessions c JOIN family p ON c.user_id IS p.user_id AND c.tool = p.tool
                                        AND c.parent_hail_id = p.hail_id AND c.team_id = p.team_id)
     SELECT * FROM family"""
 
@@ -3240,6 +3353,28 @@ def burial(row):
          [row["user_id"], row["tool"], row["hail_id"], now(), row["user_id"]]),
         ("DELETE FROM sessions WHERE id = ?", [row["id"]]),
     ]
+
+
+def mass_burial(condition, value, remembered=True):
+    """The statements that delete all sessions for which an SQL condition holds; the last one returns their bodies.
+
+    `remembered`: later uploads of them are refused.  Their sync numbers go up one by one, as if each was deleted alone."""
+    tombstones = (f"""INSERT OR IGNORE INTO tombstones (user_id, tool, hail_id, deleted_at)
+                      SELECT user_id, tool, hail_id, ? FROM sessions WHERE {condition} AND user_id IS NOT NULL""", [now(), value])
+    return [
+        (f"""INSERT INTO removals (sync_no, team_id, session_id)
+             SELECT {SYNC_NO} + row_number() OVER (ORDER BY sync_no), team_id, id FROM sessions WHERE {condition}""", [value]),
+        (f"UPDATE counters SET value = value + (SELECT count(*) FROM sessions WHERE {condition}) WHERE name = 'sync'", [value]),
+        *([tombstones] if remembered else []),
+        (f"DELETE FROM sessions WHERE {condition} RETURNING body", [value]),
+    ]
+
+
+def release_bodies(db, results):
+    """Let the bodies go that a batch with a mass_burial returned."""
+    for row in itertools.chain(*results):
+        if "body" in row.keys():
+            release_body(db, row["body"])
 
 
 def removal(row):
@@ -3971,7 +4106,7 @@ def create_team(user, db):
           field(body, "is_public", bool, False), user["id"], now()]),
         ("INSERT INTO team_members (team_id, user_id, role, joined_at) VALUES (?, ?, 'admin', ?)",
          [team_id, user["id"], now()]),
-        audited(user["id"], "team.create", team_id),
+        audited(user["id"], "team.create", team_id, team_id),
     ])
     response.status = 201
     return team_of(db, user, team_id)
@@ -4040,7 +4175,7 @@ def update_team(team_id, user, db):
                    description = nullif(coalesce(?, description), ''),
                    retain_days = nullif(coalesce(?, retain_days), 0), quota_mb = nullif(coalesce(?, quota_mb), 0) WHERE id = ?""",
          [None if name is None else team_name(name), is_public, description, retain_days, quota_mb, team_id]),
-        audited(user["id"], "team.update", team_id),
+        audited(user["id"], "team.update", team_id, team_id),
     ])
     return team_of(db, user, team_id)
 
@@ -4062,6 +4197,44 @@ def require_team_admin(db, user, team_id):
         raise problem(403, "admin only")
     if not db.execute("SELECT 1 FROM teams WHERE id = ?", [team_id]):
         raise problem(404, "team not found")
+
+
+@app.delete("/api/teams/<team_id>")
+def remove_team(team_id, user, db):
+    """Delete a team and all its sessions, for good."""
+    delete_team(db, team_id, user["id"])
+    response.status = 204
+
+
+def delete_team(db, team_id, by):
+    """Delete a team with its sessions, for good: later uploads of them are refused.  Raises 403 and 404.
+
+    `by` is the id of the user who does it, None for the operator."""
+    if by is None:
+        may, args = "1", []
+    else:
+        may, args = f"EXISTS (SELECT 1 FROM users WHERE id = ? AND is_admin) OR {ADMINISTRATES.format(team='?')}", [by, team_id, by]
+    try:
+        results = db.batch([
+            must(may, *args),
+            must("EXISTS (SELECT 1 FROM teams WHERE id = ?)", team_id),
+            *mass_burial("team_id = ?", team_id),
+            ("DELETE FROM teams WHERE id = ?", [team_id]),
+            *TEAM_TRACES,
+            audited(by, "team.delete", team_id, team_id),
+        ])
+    except Conflict:
+        raise problem(404, "team not found") if db.execute(f"SELECT 1 WHERE {may}", args) else problem(403, "admin only") from None
+    release_bodies(db, results)
+
+
+# Nobody belongs to a team, and nothing is in it.
+DESERTED = """NOT EXISTS (SELECT 1 FROM team_members WHERE team_id = teams.id)
+              AND NOT EXISTS (SELECT 1 FROM sessions WHERE team_id = teams.id)"""
+
+# What is left of teams that are gone: nobody can pull from them, so nobody needs to hear of removals.
+TEAM_TRACES = [("DELETE FROM removals WHERE team_id NOT IN (SELECT id FROM teams)", []),
+               ("DELETE FROM facets WHERE team_id NOT IN (SELECT id FROM teams)", [])]
 
 
 MEMBER_COLUMNS = "m.user_id, u.nickname, m.role, m.joined_at"
@@ -4091,7 +4264,7 @@ def add_member(team_id, user, db):
     with conflict_is(409, "already a member"):
         db.batch([("INSERT INTO team_members (team_id, user_id, role, joined_at) VALUES (?, ?, ?, ?)",
                    [team_id, found[0]["id"], role, now()]),
-                  audited(user["id"], "member.add", f"{team_id} {found[0]['id']}")])
+                  audited(user["id"], "member.add", found[0]["id"], team_id)])
     response.status = 201
     return member(db, team_id, found[0]["id"])
 
@@ -4114,7 +4287,7 @@ def change_member(team_id, user_id, user, db):
     role = choice(body_object(), "role", ROLES, ...)
     member(db, team_id, user_id)
     db.batch([("UPDATE team_members SET role = ? WHERE team_id = ? AND user_id = ?", [role, team_id, user_id]),
-              audited(user["id"], "member.role", f"{team_id} {user_id}")])
+              audited(user["id"], "member.role", user_id, team_id)])
     return member(db, team_id, user_id)
 
 
@@ -4124,7 +4297,7 @@ def remove_member(team_id, user_id, user, db):
     require_team_admin(db, user, team_id)
     member(db, team_id, user_id)
     db.batch([("DELETE FROM team_members WHERE team_id = ? AND user_id = ?", [team_id, user_id]),
-              audited(user["id"], "member.remove", f"{team_id} {user_id}")])
+              audited(user["id"], "member.remove", user_id, team_id)])
     response.status = 204
 
 
@@ -4180,8 +4353,7 @@ def get_daemon_settings(user, db):
 @app.put("/api/config/sync")
 def put_daemon_settings(user, db):
     """Set what every daemon adds to its own settings (server admins)."""
-    if not user["is_admin"]:
-        raise problem(403, "admin only")
+    require_server_admin(user)
     body = body_object()
     privacy, watchers = field(body, "privacy", dict, {}), field(body, "watchers", dict, {})
     value = {"privacy": {name: text_list(privacy, name) for name in ("exclude_patterns", "exclude_tools") if name in privacy},

@@ -48,7 +48,8 @@ CREATE TABLE logins (
     user_id    TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
     key_id     TEXT NOT NULL REFERENCES api_keys ON DELETE CASCADE,
     created_at TEXT NOT NULL,
-    expires_at TEXT NOT NULL
+    expires_at TEXT NOT NULL,
+    last_used_on TEXT
 ) STRICT;
 CREATE INDEX logins_of_key ON logins (key_id);
 CREATE INDEX logins_of_user ON logins (user_id);
@@ -315,12 +316,15 @@ CREATE TABLE tombstones (
     PRIMARY KEY (user_id, tool, hail_id)
 ) STRICT, WITHOUT ROWID;
 
--- Who did what to which object.  Never titles, never keys.
+-- Who did what to which object: ids only.  Never titles, never keys.
 CREATE TABLE audit (
     no      INTEGER PRIMARY KEY,
     at      TEXT NOT NULL,
-    user_id TEXT,
+    user_id TEXT,                           -- NULL: the operator, or nobody who is known
     address TEXT,
     action  TEXT NOT NULL,
-    object  TEXT
+    object  TEXT,
+    team_id TEXT                            -- whose admins may read of it
 ) STRICT;
+CREATE INDEX audit_of_team ON audit (team_id, no) WHERE team_id IS NOT NULL;
+CREATE INDEX audit_by_time ON audit (at);

@@ -19,6 +19,8 @@ TABLE = [
     ("GET /api/health", None,                                                           "200 200 200 200 200 200 200"),
     ("GET /api", None,                                                                  "200 200 200 200 200 200 200"),
     ("POST /api/register", {"nickname": "{fresh}"},                                     "201 201 201 201 201 201 201"),
+    ("GET /api/users", None,                                                            "401 403 403 403 403 403 200"),
+    ("DELETE /api/users/<user_id>?sessions=keep", None,                                 "401 403 403 403 403 403 204"),
     ("POST /api/auth/login", {"api_key": "{key}"},                                      "200 200 200 200 200 200 200"),
     ("POST /api/auth/logout", None,                                                     "204 204 204 204 204 204 204"),
     ("POST /api/auth/verify", None,                                                     "401 200 200 200 200 200 200"),
@@ -39,6 +41,8 @@ TABLE = [
                                                                                         "200 200 200 200 200 200 200"),
     ("PUT /api/teams/<team_id>", {"name": "{fresh}"},                                   "401 403 403 403 403 200 200"),
     ("PUT /api/teams/<unknown_team_id>", {"name": "{fresh}"},                           "401 403 403 403 403 403 404"),
+    ("DELETE /api/teams/<doomed_team_id>", None,                                        "401 403 403 403 403 204 204"),
+    ("DELETE /api/teams/<unknown_team_id>", None,                                       "401 403 403 403 403 403 404"),
     ("GET /api/teams/<team_id>/members", None,                                          "401 404 200 200 200 200 200"),
     ("POST /api/teams/<team_id>/members", {"nickname": "{newcomer}"},                   "401 403 403 403 403 201 201"),
     ("PUT /api/teams/<team_id>/members/<user_id>", {"role": "viewer"},                  "401 403 403 403 403 200 200"),
@@ -79,7 +83,7 @@ TABLE = [
 
 def rule_of(route):
     """The rule that the server must have for a line of the table: our own names of ids are its ids."""
-    return re.sub("<(own|unknown)_", "<", route.partition("?")[0])
+    return re.sub("<(own|unknown|doomed)_", "<", route.partition("?")[0])
 
 
 class AccessCase(ServerCase):
@@ -107,6 +111,10 @@ class AccessCase(ServerCase):
         user = self.register(self.fresh(caller))
         self.ada.post(f"/api/teams/{self.team_id}/members", {"nickname": user.nickname})
         return user.user_id
+
+    def doomed_team_id(self, caller):
+        """Another team with the same roles."""
+        return self.new_team(self.ada, self.fresh(caller), [(self.callers["tom"], "admin"), self.callers["bob"]])
 
     def session_id(self, caller):
         if not self.rows("SELECT 1 FROM sessions WHERE id = ?", self.session):
