@@ -4561,7 +4561,8 @@ def make_backup(dest, keep):
     with contextlib.closing(hold_lock(dest / "lock", f"another backup is being made in {dest}")):
         remove_partial(dest)
         part = dest / f"partial-{name}"
-        part.mkdir(mode=0o700)
+        for folder in (part, part / "bodies"):
+            folder.mkdir(mode=0o700)
         sizes, missing = copy_data(path, part)
         write_manifest(part, version, sizes)
         os.rename(part, dest / name)
@@ -4626,7 +4627,7 @@ def body_file(body):
 def take_body(body, size, part):
     """Bring a body into a backup; whether it is there and long enough."""
     source, target = settings.data_dir / body_file(body), part / body_file(body)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         if source.stat().st_size < size:
@@ -4748,7 +4749,8 @@ def has_data():
 
 def copy_files(source, part, manifest):
     """Copy what a manifest names.  Never a link: the server will write behind the end of a body."""
-    (part / "bodies").mkdir(mode=0o700, parents=True)
+    for folder in (part, part / "bodies"):
+        folder.mkdir(mode=0o700)
     for name, facts in manifest["files"].items():
         (part / name).parent.mkdir(mode=0o700, exist_ok=True)
         copy_beginning(source / name, part / name, facts["bytes"])
@@ -4991,7 +4993,7 @@ def collect_garbage(vacuum):
         before = (settings.data_dir / DATABASE).stat().st_size
         db.execute("VACUUM")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        lines.append(f"{megabytes(before - (settings.data_dir / DATABASE).stat().st_size)} of the database")
+        lines.append(f"{megabytes(before - (settings.data_dir / DATABASE).stat().st_size)} of empty pages in the database")
         lock.close()
     print("\n".join(f"removed {line}" for line in lines) or "there is nothing to remove")
 
@@ -5105,6 +5107,7 @@ def export_user(nickname, dest):
         os.rename(part, dest)
     finally:
         part.unlink(missing_ok=True)
+    db.batch([audited(None, "user.export", user_id)])
     missing = [session["id"] for session in sessions if not session["file"]]
     print("\n".join([f"{dest}: {amount(len(sessions), 'session')}, {megabytes(dest.stat().st_size)}",
                      *(f"session {each} has lost its body" for each in missing)]))
