@@ -2,7 +2,7 @@
 """opensession: a team server for AI coding sessions.
 
     python opensession.py            serve ./data on http://127.0.0.1:3000
-    python opensession.py --help     every setting and its default
+    python opensession.py --help     every command, every setting and its default
 
 Developers' daemons (daemon.py) send the sessions of Claude Code, Codex and other
 tools; the team finds, reads and shares them here.  A session is a HAIL file: one
@@ -13,6 +13,7 @@ Where things lie, below the data directory:
     bodies/          the events of each session, one deflate stream a file
     tmp/             what is being written; emptied at start
     lock             held while a server runs
+    before-*         what was there before a change of the schema, or a restore
 
 A request takes five steps: Bottle finds the handler, `Arguments` hands it `user`
 (or `reader`) and `db` as its signature asks, the handler parses, stores and
@@ -45,6 +46,7 @@ import time
 import unicodedata
 import urllib.parse
 import uuid
+import zipfile
 import zlib
 from collections import Counter, OrderedDict
 from datetime import datetime, timedelta, timezone
@@ -377,7 +379,7 @@ class OutOfTime(Exception):
 
 
 class Database:
-    """SQLite, one connection a thread.  `changed` is set after every write."""
+    """SQLite, one connection a thread.  `changed` is set after every write; one that is `reading_only` makes none."""
 
     def __init__(self, path, reading_only=False):
         self.path, self.reading_only = path, reading_only
@@ -435,8 +437,8 @@ def connect(path):
 
 
 def connect_reading(path):
-    """A connection to a database that cannot be written, as on a read-only disk."""
-    connection = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)
+    """A connection that writes nothing, not even beside the database: for a read-only disk, and for who only looks."""
+    connection = sqlite3.connect(read_only_uri(path), uri=True, timeout=5, isolation_level=None)
     connection.row_factory = sqlite3.Row
     return connection
 
@@ -461,6 +463,22 @@ MIGRATIONS = [[
     # What kinds of steps a session has; counted in the background, see count_old_steps.
     "ALTER TABLE sessions ADD COLUMN step_kinds TEXT",
     "CREATE INDEX sessions_uncounted ON sessions (id) WHERE step_kinds IS NULL",
+    # Teams: how long their sessions are kept, and how much room these may take.
+    "ALTER TABLE teams ADD COLUMN retain_days INTEGER",
+    "ALTER TABLE teams ADD COLUMN quota_mb INTEGER",
+    "ALTER TABLE teams ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
+    "UPDATE teams SET stored_bytes = (SELECT coalesce(sum(file_bytes), 0) FROM sessions WHERE team_id = teams.id)",
+    """CREATE TRIGGER stored_insert AFTER INSERT ON sessions BEGIN
+        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+    END""",
+    """CREATE TRIGGER stored_delete AFTER DELETE ON sessions BEGIN
+        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+    END""",
+    """CREATE TRIGGER stored_update AFTER UPDATE OF file_bytes, team_id ON sessions
+    WHEN (old.file_bytes, old.team_id) IS NOT (new.file_bytes, new.team_id) BEGIN
+        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+    END""",
 ]]
 
 
@@ -470,6 +488,10 @@ class Unusable(Exception):
 
 class Unwritable(Unusable):
     """A data directory that cannot be written; perhaps it can be read."""
+
+
+class InUse(Unusable):
+    """Somebody else holds it."""
 
 
 def open_database(path, schema, migrations):
@@ -880,18 +902,26 @@ class RawSession(io.RawIOBase):
         super().close()
 
 
-def sweep(started):
-    """Remove what a crash left: drafts, and bodies older than this run that no row names."""
-    for path in (settings.data_dir / "tmp").iterdir():
+def litter(before):
+    """Yield what a crash left, last changed before a moment: drafts, and bodies that no row names."""
+    for folder, pattern in (("tmp", "*"), ("bodies", "*/*")):
+        for path in (settings.data_dir / folder).glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before and (folder == "tmp" or not db.execute("""
+                        SELECT 1 FROM sessions WHERE body = ? UNION ALL SELECT 1 FROM unindexed WHERE body = ?""", [path.name] * 2)):
+                    yield path
+
+
+def sweep(before):
+    """Remove what a crash left before a moment; (how many files, how many bytes)."""
+    count = size = 0
+    for path in litter(before):
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < started:
-                path.unlink()
-    for path in (settings.data_dir / "bodies").glob("*/*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < started and not db.execute("""
-                    SELECT 1 FROM sessions WHERE body = ? UNION ALL SELECT 1 FROM unindexed WHERE body = ?""", [path.name] * 2):
-                path.unlink()
+            count, size = count + 1, size + path.stat().st_size
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.parent.name != "tmp":
                 log.warning("removed a body that no session has: %s", path.name)
+    return count, size
 
 
 # ---------------------------------------------------------------------------
@@ -1638,8 +1668,8 @@ def key_check(body):
 
 
 def well_formed(key):
-    """Whether a text can be one of our keys at all."""
-    return bool(re.fullmatch("osk_[0-9A-Za-z]{36}", key)) and key_check(key[4:34]) == key[34:]
+    """Whether a text can be one of our keys, or of the original's that were taken over, at all."""
+    return bool(re.fullmatch("osk_[0-9A-Za-z]{36}", key)) and key_check(key[4:34]) == key[34:] or bool(re.fullmatch("osk_[0-9a-f]{32}", key))
 
 
 def secret_hash(secret):
@@ -2184,12 +2214,6 @@ def audit(user, db):
     before = query_number("cursor", None, 1, LARGEST)
     rows = audit_rows(db, team_id, before, limit + 1)
     return {"acts": [dict(row) for row in rows[:limit]], "next_cursor": str(rows[limit - 1]["no"]) if len(rows) > limit else None}
-
-
-def forget_old(db):
-    """Forget acts that are too old to keep, and log-ins that have ended."""
-    oldest = utc_text(datetime.now(timezone.utc) - timedelta(days=settings.audit_days))
-    db.batch([("DELETE FROM audit WHERE at < ?", [oldest]), ("DELETE FROM logins WHERE expires_at < ?", [now()])])
 
 
 # ---------------------------------------------------------------------------
@@ -2834,11 +2858,7 @@ def store_session(user, db, team_id, header, pairs):
     The same content again changes nothing; other content replaces what is there."""
     refuse_deleted(db, user, header)
     with draft_file() as file:
-        file.write(GZIP_HEADER)
-        writer = BodyWriter(file, len(GZIP_HEADER))
-        for event, line in pairs:
-            writer.add(event, line)
-        writer.close_block()
+        writer = write_body(file, pairs)
         for _ in range(9):
             known = find_upload(db, user, header)
             try:
@@ -2853,6 +2873,14 @@ def store_session(user, db, team_id, header, pairs):
                 uploading_team(db, user, known["team_id"] if known else team_id)
                 refuse_deleted(db, user, header)
     raise problem(503, "this session is being changed by others; try again")
+
+
+def write_body(file, pairs):
+    """Write a whole body of checked events into a draft; its BodyWriter."""
+    file.write(GZIP_HEADER)
+    writer = BodyWriter(file, len(GZIP_HEADER))
+    write_pairs(writer, pairs)
+    return writer
 
 
 def refuse_deleted(db, user, header):
@@ -2878,22 +2906,45 @@ SYNC_NO = "(SELECT value FROM counters WHERE name = 'sync')"
 
 def insert_session(db, user, team_id, header, file, writer):
     """A session that is new here.  Raises Conflict where somebody was faster."""
-    session_id = new_id()
-    columns = {"id": session_id, "user_id": user["id"], "team_id": team_id,
-               "revision": 1, "body": body_name(session_id, 1), "step_kinds": step_kinds(joined_marks(writer.blocks)),
+    columns = {"id": new_id(), "user_id": user["id"], "team_id": team_id,
                **header_columns(header, fold_stats(writer.blocks)), **extent_columns(writer.blocks)}
+    with within_quota(db, team_id, columns["file_bytes"]):
+        return add_session(db, columns, file, writer.blocks, [must(MAY_UPLOAD, team_id, user["id"])],
+                           [must(WITHIN_QUOTA, columns["file_bytes"], team_id)])
+
+
+def add_session(db, columns, file, blocks, before=(), after=()):
+    """Store a new row with its body, between what must hold before and after.  Raises Conflict."""
+    columns = {**columns, "revision": 1, "body": body_name(columns["id"], 1), "step_kinds": step_kinds(joined_marks(blocks))}
     identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
     with published_body(db, file, columns["body"]):
         db.batch([
-            must(MAY_UPLOAD, team_id, user["id"]),
+            *before,
             must(NOT_DELETED, *identity),
             RAISE_SYNC,
             (f"INSERT INTO sessions (sync_no, {', '.join(columns)}) VALUES ({SYNC_NO}{', ?' * len(columns)})",
              list(columns.values())),
-            *insert_blocks(session_id, writer.blocks),
-            *settle_family(session_id, *identity),
+            *insert_blocks(columns["id"], blocks),
+            *settle_family(columns["id"], *identity),
+            *after,
         ])
     return upload_answer("created", columns)
+
+
+# After a change: that a team's sessions did not grow (by so many bytes), or are no more than they may be.
+WITHIN_QUOTA = """? <= 0 OR EXISTS (SELECT 1 FROM teams WHERE id = ? AND (quota_mb IS NULL OR stored_bytes <= quota_mb * 1000000))"""
+
+
+@contextlib.contextmanager
+def within_quota(db, team_id, growth):
+    """Say so where a batch was undone because so many bytes would pass the team's quota."""
+    try:
+        yield
+    except Conflict:
+        over = db.execute("SELECT quota_mb FROM teams WHERE id = ? AND stored_bytes + ? > quota_mb * 1000000", [team_id, growth])
+        if growth > 0 and over:
+            raise problem(507, f"this would pass the quota of the team, {over[0]['quota_mb']} MB") from None
+        raise
 
 
 def update_header(db, user, known, header):
@@ -2947,15 +2998,18 @@ def published_body(db, file, name):
 def write_columns(db, user, known, columns, statements):
     """Change a session's row and blocks, if it still is what we read and its uploader still belongs.  Raises Conflict."""
     identity = [known["user_id"], known["tool"], known["hail_id"]]
-    db.batch([
-        still_the_same(known),
-        must(MAY_UPLOAD, known["team_id"], user["id"]),
-        RAISE_SYNC,
-        (f"UPDATE sessions SET sync_no = {SYNC_NO}, {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
-         [*columns.values(), known["id"]]),
-        *statements,
-        *settle_family(known["id"], *identity),
-    ])
+    growth = columns.get("file_bytes", 0) - known["file_bytes"]
+    with within_quota(db, known["team_id"], growth):
+        db.batch([
+            still_the_same(known),
+            must(MAY_UPLOAD, known["team_id"], user["id"]),
+            RAISE_SYNC,
+            (f"UPDATE sessions SET sync_no = {SYNC_NO}, {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
+             [*columns.values(), known["id"]]),
+            *statements,
+            *settle_family(known["id"], *identity),
+            must(WITHIN_QUOTA, growth, known["team_id"]),
+        ])
 
 
 def still_the_same(known):
@@ -3625,7 +3679,7 @@ def moving(db, user, row, team_id):
             (f"UPDATE sessions SET team_id = ?, sync_no = {SYNC_NO} WHERE id = ?", [team_id, each["id"]])]
     for each in family:
         statements += settle_family(each["id"], each["user_id"], each["tool"], each["hail_id"])
-    return statements
+    return [*statements, must(WITHIN_QUOTA, 1, team_id)]
 
 
 BELONGS = "EXISTS (SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ?)"
@@ -3637,7 +3691,18 @@ def refused_change(db, user, row, team_id):
         return problem(403, "only the uploader and the team's admins can change a session")
     if team_id and not db.execute(f"SELECT 1 WHERE ? IS NULL OR {BELONGS}", [row["user_id"], team_id, row["user_id"]]):
         return problem(409, "the one who uploaded this session does not belong to that team", field="team_id")
+    if team_id and not within_quota_with(db, row, team_id):
+        return problem(507, "this would pass the quota of that team", field="team_id")
     return problem(409, "this session was changed just now; try again")
+
+
+def within_quota_with(db, row, team_id):
+    """Whether a team has room for a session and those that it started."""
+    family = [each["id"] for each in db.execute(FAMILY, [row["id"]])]
+    return bool(db.execute("""
+        SELECT 1 FROM teams t WHERE t.id = ? AND (t.quota_mb IS NULL OR t.quota_mb * 1000000 >=
+               t.stored_bytes + (SELECT sum(file_bytes) FROM sessions WHERE id IN (SELECT value FROM json_each(?))))""",
+                           [team_id, json_text(family)]))
 
 
 @app.delete("/api/sessions/<session_id>")
@@ -3714,26 +3779,37 @@ def raw_session(session_id, reader, db):
 
 def whole_session(db, row):
     """A session's row as a HAIL file to send."""
+    rows = stored_rows(db, row["id"])
+    cached(f"{row['id']}.{rows[0]['sync_no']}")
+    raw = stored_file(rows)
+    response.content_type = "application/jsonl"
+    response.set_header("Content-Disposition", 'attachment; filename="session.hail.jsonl"')
+    response.set_header("Content-Length", str(raw.size))
+    return raw
+
+
+def stored_rows(db, session_id):
+    """What stored_file needs of a session: a row for each block, one at least.  Raises BodyMissing."""
     # One statement, so that row and blocks belong together; what is the row's comes with its first block only.
-    first, *more = db.execute("""
+    rows = db.execute("""
         SELECT b.raw_offset, b.raw_bytes, b.file_offset, b.file_bytes, s.body, s.header, s.hail_id, s.stats, s.sync_no
           FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id AND b.first_ordinal = 0
          WHERE s.id = ?
          UNION ALL
         SELECT raw_offset, raw_bytes, file_offset, file_bytes, NULL, NULL, NULL, NULL, NULL
           FROM blocks WHERE session_id = ? AND first_ordinal > 0 ORDER BY 1
-    """, [row["id"]] * 2) or [None]
-    if first is None:
-        raise BodyMissing       # deleted since its row was read
-    cached(f"{row['id']}.{first['sync_no']}")
+    """, [session_id] * 2)
+    if not rows:
+        raise BodyMissing       # deleted since somebody saw it
+    return rows
+
+
+def stored_file(rows):
+    """A session as a HAIL file.  Raises BodyMissing."""
+    first = rows[0]
     header = {**json.loads(first["header"]), "session_id": first["hail_id"]}
-    raw = RawSession(hail_line({"type": "header", **{key: header[key] for key in ("version", "session_id")}, **header}),
-                     first["body"], [block for block in [first, *more] if block["raw_bytes"]],
-                     hail_line(stats_line(json.loads(first["stats"]))))
-    response.content_type = "application/jsonl"
-    response.set_header("Content-Disposition", 'attachment; filename="session.hail.jsonl"')
-    response.set_header("Content-Length", str(raw.size))
-    return raw
+    return RawSession(hail_line({"type": "header", **{key: header[key] for key in ("version", "session_id")}, **header}),
+                      first["body"], [row for row in rows if row["raw_bytes"]], hail_line(stats_line(json.loads(first["stats"]))))
 
 
 # ---------------------------------------------------------------------------
@@ -4480,7 +4556,8 @@ def list_teams(user, db):
     return {"teams": [team(row) for row in rows]}
 
 
-TEAM_COLUMNS = "t.id, t.name, t.description, t.is_public, t.created_by, t.created_at, m.role"
+TEAM_COLUMNS = ("t.id, t.name, t.description, t.is_public, t.created_by, t.created_at, m.role, "
+                "t.retain_days, t.quota_mb, t.stored_bytes")
 
 
 def team(row):
@@ -4515,18 +4592,33 @@ def get_team(team_id, reader, db):
 
 @app.put("/api/teams/<team_id>")
 def update_team(team_id, user, db):
-    """Change a team's name, description or visibility; null leaves a value, "" clears the description."""
+    """Change a team's facts and limits; null leaves a value, "" clears the description, 0 takes a limit away."""
     require_team_admin(db, user, team_id)
     body = body_object()
     name, is_public = field(body, "name", str, None), field(body, "is_public", bool, None)
     description = field(body, "description", str, None)
+    retain_days, quota_mb = limit(body, "retain_days"), limit(body, "quota_mb")
+    if quota_mb is not None and not user["is_admin"]:
+        raise problem(403, "only the server's admins set quotas", field="quota_mb")
     db.batch([
         ("""UPDATE teams SET name = coalesce(?, name), is_public = coalesce(?, is_public),
-                   description = nullif(coalesce(?, description), '') WHERE id = ?""",
-         [None if name is None else team_name(name), is_public, description, team_id]),
+                   description = nullif(coalesce(?, description), ''),
+                   retain_days = nullif(coalesce(?, retain_days), 0), quota_mb = nullif(coalesce(?, quota_mb), 0) WHERE id = ?""",
+         [None if name is None else team_name(name), is_public, description, retain_days, quota_mb, team_id]),
         audited(user["id"], "team.update", team_id, team_id),
     ])
     return team_of(db, user, team_id)
+
+
+def limit(body, name):
+    """A field of a body that limits something: a whole number, 0 for no limit; None where it is absent.  Raises 422."""
+    value = field(body, name, int, None)
+    if value is not None and not 0 <= value <= LIMITS[name]:
+        raise problem(422, f"{name} must be a whole number from 0 (no limit) to {LIMITS[name]}", field=name)
+    return value
+
+
+LIMITS = {"retain_days": 36_500, "quota_mb": 1 << 30}
 
 
 def require_team_admin(db, user, team_id):
@@ -4907,6 +4999,832 @@ def read_page_file(path, changed, size):
 
 
 # ---------------------------------------------------------------------------
+# Operations: beside the server
+#
+# One function a command; COMMANDS, below, lists them with their arguments.  Each prints what
+# it did and returns None, or False where something is wrong (exit code 1).  Those that only
+# look or change rows work while a server runs; those that change files as a whole hold `lock`.
+# ---------------------------------------------------------------------------
+
+DATABASE = "opensession.db"
+SCHEMA_VERSION = len(MIGRATIONS) + 1
+LITTER_SECONDS = 3600       # what is younger may be somebody's work
+
+
+class Refused(Exception):
+    """A command that will not do what it was asked; the text says why."""
+
+
+def existing_schema():
+    """(path, schema version) of the database of this data directory.  Raises Unusable where there is none, or a newer one."""
+    path = settings.data_dir / DATABASE
+    version = schema_version(path)
+    if version is None:
+        raise Unusable(f"there is no database in {settings.data_dir}")
+    if version > SCHEMA_VERSION:
+        raise Unusable(f"{path} was written by a newer opensession (schema {version}, this one knows {SCHEMA_VERSION})")
+    return path, version
+
+
+def open_existing(reading_only=False):
+    """Open the database, whether a server runs or not.  Raises Unusable where it is not of our schema."""
+    global db
+    path, version = existing_schema()
+    if version < SCHEMA_VERSION:
+        raise Unusable(f"{path} has the schema {version} and this opensession needs {SCHEMA_VERSION}: run `opensession.py migrate` first")
+    db = Database(path, reading_only)
+    return db
+
+
+def open_or_make():
+    """Open the database as a server would, or beside the one that runs; the lock that is held, or None."""
+    try:
+        return open_data_dir()
+    except InUse:
+        open_existing()
+        return None
+
+
+def amount(number, one, many=None):
+    """A number with its noun: 1 session, 2,000 sessions."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def megabytes(size):
+    return f"{size / 1e6:,.1f} MB"
+
+
+# ---------------------------------------------------------------------------
+# Operations: backup and restore
+#
+# A backup is a folder: the database, the bodies that its rows name, and a manifest.  The
+# database comes first.  Committed bytes of a body never change, so the file itself will do,
+# under a second name (a hard link) where the file system allows it: what counts is its
+# beginning, to the length in the manifest.
+# ---------------------------------------------------------------------------
+
+BACKUP_NAME = re.compile(r"backup-[0-9T.-]{23}Z")
+BACKED_UP = re.compile(r"opensession\.db|bodies/[^/\\]{2}/[^/\\]+")      # the files that a manifest may name
+MANIFEST = "manifest.json"
+
+
+def make_backup(dest, keep):
+    """Make a backup below DEST; an interrupted one never gets a backup's name."""
+    path, version = existing_schema()
+    dest = Path(dest).absolute()
+    dest.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = f"backup-{now().replace(':', '-')}"
+    with contextlib.closing(hold_lock(dest / "lock", f"another backup is being made in {dest}")):
+        remove_partial(dest)
+        part = dest / f"partial-{name}"
+        for folder in (part, part / "bodies"):
+            folder.mkdir(mode=0o700)
+        sizes, missing = copy_data(path, part)
+        write_manifest(part, version, sizes)
+        os.rename(part, dest / name)
+        sync_folder(dest)
+        removed = remove_oldest(dest, keep)
+    print(f"{dest / name}: {amount(len(sizes) - 1, 'body', 'bodies')}, {megabytes(sum(sizes.values()))}"
+          + (f"; removed {amount(removed, 'older backup')}" if removed else ""))
+    for body in missing:
+        print(f"missing, here and in the backup: bodies/{body[:2]}/{body}")
+    return not missing
+
+
+def copy_data(path, part):
+    """Copy the database and its bodies: ({file: committed bytes}, the bodies that are missing).
+
+    A body that was replaced while we copied is gone, and the row that named it as well: then we copy the rows again."""
+    taken = {}
+    for _ in range(20):
+        copy_database(path, part / DATABASE)
+        wanted, needed = named_bodies(part / DATABASE)
+        for body, size in wanted.items():
+            if taken.get(body, -1) < size and take_body(body, size, part):
+                taken[body] = size
+        missing = [body for body in needed if body not in taken]
+        if not missing or not any(still_named(path, body) is False for body in missing):
+            break
+    for body in taken.keys() - wanted.keys():
+        (part / body_file(body)).unlink()
+    sizes = {body_file(body): size for body, size in wanted.items() if body in taken}
+    return {DATABASE: (part / DATABASE).stat().st_size, **sizes}, missing
+
+
+def copy_database(path, target):
+    """Copy a database as it is at one moment, while others write, into one file."""
+    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")
+    os.chmod(target, 0o600)
+    sync_file(target)
+
+
+def named_bodies(path):
+    """({body: committed bytes} that a database names, those among them that sessions need)."""
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        needed = dict(database.execute("SELECT body, file_bytes FROM sessions"))
+        # The search index goes on without these, but less cheaply.
+        queued = dict(database.execute("SELECT body, max(file_bytes) FROM unindexed GROUP BY body"))
+    return {**queued, **needed}, needed
+
+
+def still_named(path, body):
+    """Whether a session has this body now."""
+    with contextlib.closing(sqlite3.connect(path, timeout=5)) as database:
+        return bool(database.execute("SELECT 1 FROM sessions WHERE body = ?", [body]).fetchone())
+
+
+def body_file(body):
+    """Where a body lies below a data directory or a backup."""
+    return f"bodies/{body[:2]}/{body}"
+
+
+def take_body(body, size, part):
+    """Bring a body into a backup; whether it is there and long enough."""
+    source, target = settings.data_dir / body_file(body), part / body_file(body)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        if source.stat().st_size < size:
+            return False
+        try:
+            os.link(source, target)
+        except OSError:         # another disk, or a file system without links
+            copy_beginning(source, target, size)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def copy_beginning(source, target, size):
+    """Copy the first bytes of a file, to last, into a new one: never into one that may be a link.  Raises OSError."""
+    with open(source, "rb") as old, open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+        copy_bytes(old, new, size)
+        new.flush()
+        os.fsync(new.fileno())
+
+
+def sync_file(path):
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def digest(path, size):
+    """The SHA-256 of the first bytes of a file, None where there are not so many."""
+    hashed, left = sha256(), size
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        while left and (piece := file.read(min(left, 1 << 20))):
+            hashed.update(piece)
+            left -= len(piece)
+    return None if left else hashed.hexdigest()
+
+
+def write_manifest(part, schema, sizes):
+    """Write down what a backup holds, and make it last."""
+    files = {name: {"bytes": size, "sha256": digest(part / name, size)} for name, size in sizes.items()}
+    manifest = {"opensession": VERSION, "schema": schema, "made_at": now(), "files": files}
+    with open(os.open(part / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    for folder in {(part / name).parent for name in sizes} | {part}:
+        sync_folder(folder)
+
+
+def remove_partial(dest):
+    """Remove what interrupted backups and removals left."""
+    for path in dest.glob("partial-*"):
+        shutil.rmtree(path)
+
+
+def remove_oldest(dest, keep):
+    """Remove all backups but the newest ones; how many.  Each first loses its name, so that a half of one is none."""
+    backups = sorted(path for path in dest.iterdir() if BACKUP_NAME.fullmatch(path.name))
+    doomed = backups[:-keep] if keep else []
+    for path in doomed:
+        os.rename(path, dest / f"partial-{path.name}")
+    remove_partial(dest)
+    return len(doomed)
+
+
+def restore_backup(source, force):
+    """Put a backup in the place of this data directory.  Its files are checked before and after they are copied."""
+    source = newest_backup(Path(source).absolute())
+    manifest = read_manifest(source)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.closing(lock_data_dir()):
+        if has_data() and not force:
+            raise Refused(f"{settings.data_dir} is not empty; --force puts its data aside and the backup in their place")
+        refuse_damaged(source, manifest)
+        part = settings.data_dir / "restore.part"
+        shutil.rmtree(part, ignore_errors=True)
+        copy_files(source, part, manifest)
+        refuse_damaged(part, manifest)
+        aside = change_places(part)
+    print(f"{source.name} is restored: {amount(len(manifest['files']) - 1, 'body', 'bodies')}, as of {manifest['made_at']}"
+          + (f"; what was there is in {aside}" if aside else ""))
+
+
+def newest_backup(source):
+    """A backup, or the newest one in a folder of backups.  Raises Refused."""
+    if (source / MANIFEST).exists():
+        return source
+    backups = sorted(path.parent for path in source.glob(f"backup-*/{MANIFEST}") if BACKUP_NAME.fullmatch(path.parent.name))
+    if not backups:
+        raise Refused(f"there is no backup in {source}")
+    return backups[-1]
+
+
+def read_manifest(source):
+    """The manifest of a backup.  Raises Refused and Unusable."""
+    try:
+        manifest = json.loads((source / MANIFEST).read_text("utf-8"))
+        sound = all(BACKED_UP.fullmatch(name) and facts["bytes"] >= 0 for name, facts in manifest["files"].items())
+        if not sound or DATABASE not in manifest["files"]:
+            raise ValueError
+        if manifest["schema"] > SCHEMA_VERSION:
+            raise Unusable(f"{source} was made by a newer opensession (schema {manifest['schema']}, this one knows {SCHEMA_VERSION})")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refused(f"the manifest of {source} is damaged") from None
+    return manifest
+
+
+def refuse_damaged(folder, manifest):
+    """Raise Refused where files are not what a manifest says."""
+    damaged = [name for name, facts in manifest["files"].items() if digest(folder / name, facts["bytes"]) != facts["sha256"]]
+    if damaged:
+        raise Refused(f"{amount(len(damaged), 'file')} of {folder} missing or damaged: {', '.join(damaged[:5])}{' …' * (len(damaged) > 5)}")
+
+
+def has_data():
+    """Whether there is something in the data directory that a restore would put aside."""
+    folder = settings.data_dir
+    return any((folder / name).exists() for name in (DATABASE, RESTORING)) or any((folder / "bodies").glob("*/*"))
+
+
+def copy_files(source, part, manifest):
+    """Copy what a manifest names.  Never a link: the server will write behind the end of a body."""
+    for folder in (part, part / "bodies"):
+        folder.mkdir(mode=0o700)
+    for name, facts in manifest["files"].items():
+        (part / name).parent.mkdir(mode=0o700, exist_ok=True)
+        copy_beginning(source / name, part / name, facts["bytes"])
+    for folder in {(part / name).parent for name in manifest["files"]}:
+        sync_folder(folder)
+
+
+RESTORING = "restoring"     # while this is there, a restore was interrupted and no server starts
+
+
+def change_places(part):
+    """Put the old data aside and the new in their place; where the old are now, or None."""
+    folder = settings.data_dir
+    shutil.rmtree(folder / RESTORING, ignore_errors=True)
+    os.rename(part, folder / RESTORING)
+    aside = folder / f"before-restore-{now().replace(':', '-')}"
+    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", "bodies"):
+        if (folder / name).exists():
+            aside.mkdir(mode=0o700, exist_ok=True)
+            os.rename(folder / name, aside / name)
+    for name in ("bodies", DATABASE):
+        os.rename(folder / RESTORING / name, folder / name)
+    sync_folder(folder)
+    os.rmdir(folder / RESTORING)
+    return aside if aside.exists() else None
+
+
+# ---------------------------------------------------------------------------
+# Operations: check
+# ---------------------------------------------------------------------------
+
+# What is wrong with the rows: a sentence, and a query that finds where.
+ROW_FINDINGS = {
+    "session {0}: its row and its blocks differ": f"""
+        SELECT s.id FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id GROUP BY s.id
+        HAVING coalesce(sum(b.event_count), 0) <> s.event_count OR coalesce(sum(b.raw_bytes), 0) <> s.raw_bytes
+            OR {len(GZIP_HEADER)} + coalesce(sum(b.file_bytes), 0) <> s.file_bytes""",
+    "session {0}: the block of event {1} does not follow the one before it": f"""
+        SELECT session_id, first_ordinal FROM (
+               SELECT session_id, first_ordinal, raw_offset, file_offset, lag(first_ordinal + event_count, 1, 0) OVER own AS next_ordinal,
+                      lag(raw_offset + raw_bytes, 1, 0) OVER own AS next_raw,
+                      lag(file_offset + file_bytes, 1, {len(GZIP_HEADER)}) OVER own AS next_file
+                 FROM blocks WINDOW own AS (PARTITION BY session_id ORDER BY first_ordinal))
+         WHERE (first_ordinal, raw_offset, file_offset) <> (next_ordinal, next_raw, next_file)""",
+    "session {0}: the search index does not know it": "SELECT id FROM sessions WHERE id NOT IN (SELECT session_id FROM indexed)",
+    "session {0}: the search index has what is not there": """
+        SELECT i.session_id FROM indexed i LEFT JOIN sessions s ON s.id = i.session_id
+         WHERE s.id IS NULL OR i.team_id <> s.team_id OR i.indexed_to > s.event_count""",
+    "team {0}: the number of sessions with {1} {2} is wrong": f"""
+        WITH counted AS (
+            {" UNION ALL ".join(f"SELECT team_id, '{name}' AS name, {column} AS value, count(*) AS n FROM sessions"
+                                f" WHERE listed AND {column} IS NOT NULL GROUP BY team_id, {column}"
+                                for name, column in {"all": "''", **FILTERS}.items())}),
+        kept AS (SELECT team_id, name, value, sessions AS n FROM facets WHERE sessions <> 0)
+        SELECT * FROM (SELECT * FROM counted EXCEPT SELECT * FROM kept)
+         UNION SELECT * FROM (SELECT * FROM kept EXCEPT SELECT * FROM counted)""",
+    "team {0}: its sessions take {2} bytes, not {1}": """
+        SELECT t.id, t.stored_bytes, coalesce(sum(s.file_bytes), 0) AS taken FROM teams t LEFT JOIN sessions s ON s.team_id = t.id
+         GROUP BY t.id HAVING taken <> t.stored_bytes""",
+    "the sync counter, {0}, is behind": """
+        SELECT value FROM counters WHERE name = 'sync' AND value < (
+               SELECT max(no) FROM (SELECT max(sync_no) AS no FROM sessions UNION ALL SELECT max(sync_no) FROM removals))""",
+}
+
+
+def check_data(read_data):
+    """Look for damage, changing nothing: in the database, the search index, the counters, the bodies."""
+    open_existing(reading_only=True)
+    count = 0
+    for finding in itertools.chain(database_findings(), row_findings(), index_findings(), body_findings(read_data), litter_findings()):
+        count += 1
+        print(finding, flush=True)
+    facts = db.execute("SELECT count(*) AS n, coalesce(sum(event_count), 0) AS events, coalesce(sum(file_bytes), 0) AS size FROM sessions")[0]
+    print(f"{amount(facts['n'], 'session')}, {amount(facts['events'], 'event')}, {megabytes(facts['size'])}: "
+          + (amount(count, "finding") if count else "all is well" + " (events were read)" * read_data))
+    return not count
+
+
+def found_by(query, sentence):
+    """Yield a sentence for each row of a query, and one where the query cannot be answered."""
+    try:
+        for row in db.execute(query):
+            yield sentence.format(*row)
+    except sqlite3.DatabaseError as error:
+        yield f"the database is damaged: {error}"
+
+
+def database_findings():
+    """What SQLite finds."""
+    for finding in found_by("PRAGMA quick_check", "the database: {0}"):
+        if finding != "the database: ok":
+            yield finding
+    yield from found_by("PRAGMA foreign_key_check", "a row of {0} refers to a row of {2} that is not there")
+
+
+def row_findings():
+    for sentence, query in ROW_FINDINGS.items():
+        yield from found_by(query, sentence)
+
+
+def index_findings():
+    """Whether the search index is whole.  SQLite wants to write to find out: it gets a copy that is gone afterwards."""
+    try:
+        with contextlib.closing(sqlite3.connect("", uri=True, isolation_level=None)) as copy:
+            copy.execute("ATTACH ? AS here", [read_only_uri(settings.data_dir / DATABASE)])
+            copy.execute(copy.execute("SELECT sql FROM here.sqlite_master WHERE name = 'search_index'").fetchone()[0])
+            for table, in copy.execute("SELECT name FROM sqlite_master WHERE name GLOB 'search_index_*' AND type = 'table'").fetchall():
+                copy.execute(f"DELETE FROM main.{table}")
+                copy.execute(f"INSERT INTO main.{table} SELECT * FROM here.{table}")
+            copy.execute("INSERT INTO search_index (search_index, rank) VALUES ('integrity-check', 0)")
+    except sqlite3.DatabaseError as error:
+        yield f"the search index is damaged ({error}); `opensession.py reindex` makes it anew"
+
+
+def body_findings(read_data):
+    """What is wrong with the bodies of sessions.  A session that changed while we looked is looked at again."""
+    with contextlib.suppress(sqlite3.DatabaseError):        # that was said already
+        for each in db.execute("SELECT id FROM sessions ORDER BY id"):
+            rows, finding, seen = True, True, None
+            while rows and finding and rows != seen:
+                seen, rows = rows, db.execute(BODY_ROWS, [each["id"]])
+                finding = rows and body_finding(rows, read_data)
+            if finding:
+                yield f"session {each['id']}: its body {finding}"
+
+
+BODY_ROWS = """
+    SELECT s.body, s.file_bytes AS body_bytes, s.chain AS body_chain, b.first_ordinal, b.event_count, b.raw_bytes, b.file_offset,
+           b.file_bytes, b.chain
+      FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id WHERE s.id = ? ORDER BY b.first_ordinal"""
+
+
+def body_finding(rows, read_data):
+    """What is wrong with one body, or None: its length and, if asked, every line."""
+    try:
+        with open_body(rows[0]["body"]) as file:
+            if os.fstat(file.fileno()).st_size < rows[0]["body_bytes"]:
+                return "is too short"
+            return lines_finding(file, [row for row in rows if row["event_count"]], rows[0]["body_chain"]) if read_data else None
+    except BodyMissing:
+        return "is missing"
+
+
+def lines_finding(file, blocks, whole_chain):
+    """Where the lines of a body are not those that were stored, or None."""
+    if file.read(len(GZIP_HEADER)) != GZIP_HEADER:
+        return "has no gzip header"
+    chain = CHAIN_START
+    for block in blocks:
+        try:
+            lines = lines_of(inflate_block(file, block))
+        except BodyMissing:
+            lines = []
+        chain = functools.reduce(next_chain, lines, chain)
+        if (len(lines), chain.hex()) != (block["event_count"], block["chain"]):
+            return f"is damaged from event {block['first_ordinal']} on"
+    return None if chain.hex() == whole_chain else "is not what its row says"
+
+
+def litter_findings():
+    with contextlib.suppress(sqlite3.DatabaseError):
+        for path in litter(time.time() - LITTER_SECONDS):
+            yield f"{path.relative_to(settings.data_dir)} belongs to nothing; `opensession.py gc` removes it"
+
+
+# ---------------------------------------------------------------------------
+# Operations: what is no longer needed
+# ---------------------------------------------------------------------------
+
+COPY_DAYS = 30          # the copy that a migration leaves; what people deleted since is still in it
+
+# What goes by itself, and the statement that removes it where its time was before a moment.
+EXPIRED = {
+    "expired log-in": "DELETE FROM logins WHERE expires_at < :now RETURNING 1",
+    "expired invitation": "DELETE FROM invitations WHERE expires_at < :now RETURNING 1",
+    "old act": "DELETE FROM audit WHERE at < :audited_since RETURNING 1",
+}
+
+
+def remove_old(db):
+    """Remove what is no longer kept, and say so in the log."""
+    for line in remove_expired():
+        log.info("removed %s", line)
+
+
+def remove_expired():
+    """Remove expired log-ins and invitations, old acts, and the sessions that teams no longer keep; yield what went."""
+    times = {"now": now(), "audited_since": utc_text(datetime.now(timezone.utc) - timedelta(days=settings.audit_days))}
+    for name, statement in EXPIRED.items():
+        if gone := len(db.batch([(statement, times)])[0]):
+            yield amount(gone, name)
+    if gone := retire_sessions():
+        yield amount(gone, "session") + " that teams no longer keep"
+
+
+def retire_sessions():
+    """Delete the sessions that their teams no longer keep, each with those that it started; how many.
+
+    Nobody deleted them: one that goes on, or is sent again, is stored again."""
+    gone = 0
+    for root in db.execute(EXPIRED_SESSIONS):
+        family = json_text([row["id"] for row in db.execute(FAMILY, [root["id"]])])
+        with contextlib.suppress(Conflict):         # somebody goes on with one of them
+            results = db.batch([
+                must("NOT EXISTS (SELECT 1 FROM sessions WHERE id IN (SELECT value FROM json_each(?)) AND updated_at >= ?)",
+                     family, root["kept_since"]),
+                *mass_burial("id IN (SELECT value FROM json_each(?))", family, remembered=False),
+                audited(None, "session.expire", root["id"], root["team_id"])])
+            release_bodies(db, results)
+            gone += len(results[-2])
+    return gone
+
+
+# Those that another session started go with it.
+EXPIRED_SESSIONS = """
+    WITH keeping (team_id, kept_since) AS (
+        SELECT id, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', format('-%d days', retain_days)) FROM teams WHERE retain_days > 0)
+    SELECT s.id, s.team_id, k.kept_since
+      FROM keeping k JOIN sessions s ON s.team_id = k.team_id AND s.updated_at < k.kept_since
+     WHERE NOT EXISTS (SELECT 1 FROM sessions p WHERE p.user_id IS s.user_id AND p.tool = s.tool
+                                                 AND p.hail_id = s.parent_hail_id AND p.team_id = s.team_id)"""
+
+
+def collect_garbage(vacuum):
+    """Remove what is no longer needed, and say what; the space of removed rows is used again, or given back by --vacuum."""
+    if vacuum:
+        lock = open_data_dir()
+    open_existing()
+    lines = list(remove_expired())
+    files, size = sweep(time.time() - LITTER_SECONDS)
+    lines += [f"{amount(files, 'file')} that belonged to nothing, {megabytes(size)}"] if files else []
+    for path in old_copies():
+        lines.append(f"{path.name}, {megabytes(path.stat().st_size)}")
+        path.unlink()
+    if vacuum:
+        before = (settings.data_dir / DATABASE).stat().st_size
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        lines.append(f"{megabytes(before - (settings.data_dir / DATABASE).stat().st_size)} of empty pages in the database")
+        lock.close()
+    print("\n".join(f"removed {line}" for line in lines) or "there is nothing to remove")
+
+
+def old_copies():
+    """The copies of the database that migrations left long ago."""
+    return [path for path in settings.data_dir.glob("before-schema-*.db") if path.stat().st_mtime < time.time() - COPY_DAYS * 86400]
+
+
+def migrate_data():
+    """Bring the database to the newest schema, as the server does at its start."""
+    path, version = existing_schema()
+    open_data_dir().close()
+    copy = path.with_name(f"before-schema-{version + 1}.db")
+    print(f"the database has the newest schema, {SCHEMA_VERSION}" if version == SCHEMA_VERSION else
+          f"brought from schema {version} to {SCHEMA_VERSION}; the old database is kept as {copy.name} for {COPY_DAYS} days")
+
+
+# ---------------------------------------------------------------------------
+# Operations: people and teams
+# ---------------------------------------------------------------------------
+
+def change_admin(act, nickname):
+    """Make an account for an administrator, make a user one, or give somebody new keys."""
+    lock = open_or_make()
+    ADMIN_ACTS[act](nickname)
+    if lock:
+        lock.close()
+
+
+def create_admin(nickname):
+    """A new account with all rights and a team of its own; its key is printed this once."""
+    nickname = printable(nickname, "nickname", 64, "nickname must be 1-64 characters")
+    user_id, key = new_id(), new_key()
+    with conflict_is(409, f"there is somebody called {nickname} already; `admin promote` makes them an administrator"):
+        db.batch([
+            ("INSERT INTO users (id, nickname, is_admin, created_at) VALUES (?, ?, 1, ?)", [user_id, nickname, now()]),
+            insert_key(user_id, key, "default", "full"),
+            *first_team(user_id, nickname, new_id()),
+            ("DELETE FROM meta WHERE key = 'setup_token'", []),
+            audited(None, "user.create", user_id)])
+    (settings.data_dir / "setup-token").unlink(missing_ok=True)
+    print(f"{nickname} is an administrator.  The key, shown this once: {key}")
+
+
+def promote_user(nickname):
+    """Make a user an administrator of the server."""
+    user_id = user_called(nickname)
+    db.batch([("UPDATE users SET is_admin = 1 WHERE id = ?", [user_id]), audited(None, "user.promote", user_id)])
+    print(f"{nickname} is an administrator now")
+
+
+def reset_key(nickname):
+    """End all keys and log-ins of a user, who may have lost them to somebody, and make one key."""
+    user_id, key = user_called(nickname), new_key()
+    db.batch([("DELETE FROM api_keys WHERE user_id = ?", [user_id]), insert_key(user_id, key, "default", "full"),
+              audited(None, "key.reset", user_id)])
+    print(f"All keys and log-ins of {nickname} have ended.  The new key, shown this once: {key}")
+
+
+ADMIN_ACTS = {"create": create_admin, "promote": promote_user, "reset-key": reset_key}
+
+
+def user_called(nickname):
+    """The id of a user.  Raises Refused."""
+    rows = db.execute("SELECT id FROM users WHERE nickname = ?", [nickname])
+    if not rows:
+        raise Refused(f"nobody here is called {nickname}")
+    return rows[0]["id"]
+
+
+def delete_account(act, nickname, sessions, yes):
+    """Delete an account; what it uploaded goes too, or stays with the teams without a name."""
+    open_existing()
+    user_id = user_called(nickname)
+    number = db.execute("SELECT count(*) AS n FROM sessions WHERE user_id = ?", [user_id])[0]["n"]
+    fate = "are deleted" if sessions == "delete" else "stay with their teams"
+    if not yes:
+        raise Refused(f"this deletes the account of {nickname}, whose {amount(number, 'session')} {fate}; add --yes if that is what you want")
+    delete_user(db, user_id, None, with_sessions=sessions == "delete")
+    print(f"the account of {nickname} is deleted; {amount(number, 'session')} {fate}")
+
+
+def delete_whole_team(act, name, yes):
+    """Delete a team, by its name or id, with its sessions."""
+    open_existing()
+    teams = db.execute("""SELECT t.id, t.name, (SELECT count(*) FROM sessions WHERE team_id = t.id) AS sessions
+                            FROM teams t WHERE t.id = ? OR t.name = ?""", [name, name])
+    if len(teams) != 1:
+        raise Refused(f"no team is called {name}" if not teams else
+                      f"several teams are called {name}; say which by its id: {', '.join(team['id'] for team in teams)}")
+    sentence = f"the team {teams[0]['name']} with {amount(teams[0]['sessions'], 'session')}"
+    if not yes:
+        raise Refused(f"this deletes {sentence}, for good; add --yes if that is what you want")
+    delete_team(db, teams[0]["id"], None)
+    print(f"deleted {sentence}")
+
+
+def export_user(nickname, dest):
+    """Write all that belongs to a user into a ZIP file: the account as JSON, the sessions as HAIL files."""
+    open_existing()
+    user_id, dest = user_called(nickname), Path(dest).absolute()
+    if dest.exists():
+        raise Refused(f"{dest} exists already")
+    part = dest.with_name(f".{dest.name}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            sessions = [zip_session(archive, row) for row in db.execute(OWN_SESSIONS, [user_id])]
+            archive.writestr("account.json", json.dumps({**account_facts(user_id), "sessions": sessions}, ensure_ascii=False, indent=1))
+        os.rename(part, dest)
+    finally:
+        part.unlink(missing_ok=True)
+    db.batch([audited(None, "user.export", user_id)])
+    missing = [session["id"] for session in sessions if not session["file"]]
+    print("\n".join([f"{dest}: {amount(len(sessions), 'session')}, {megabytes(dest.stat().st_size)}",
+                     *(f"session {each} has lost its body" for each in missing)]))
+    return not missing
+
+
+OWN_SESSIONS = """
+    SELECT s.id, s.tool, s.hail_id AS session_id, t.name AS team, s.title, s.created_at, s.updated_at, s.uploaded_at, s.event_count
+      FROM sessions s JOIN teams t ON t.id = s.team_id WHERE s.user_id = ? ORDER BY s.created_at, s.id"""
+
+# What an account is made of, beside its sessions.  Of keys and log-ins there is nothing but what people call them.
+OWN_FACTS = {
+    "user": "SELECT id, nickname, is_admin, created_at FROM users WHERE id = ?",
+    "keys": "SELECT name, prefix, scope, created_at, last_used_on FROM api_keys WHERE user_id = ? ORDER BY created_at",
+    "logins": "SELECT created_at, expires_at FROM logins WHERE user_id = ? ORDER BY created_at",
+    "teams": """SELECT t.id, t.name, m.role, m.joined_at FROM team_members m JOIN teams t ON t.id = m.team_id
+                 WHERE m.user_id = ? ORDER BY m.joined_at""",
+    "invitations": "SELECT id, team_id, role, created_at, expires_at, used_at FROM invitations WHERE created_by = ? ORDER BY created_at",
+    "deleted_sessions": "SELECT tool, hail_id AS session_id, deleted_at FROM tombstones WHERE user_id = ? ORDER BY deleted_at",
+    "audit": "SELECT at, address, action, object FROM audit WHERE user_id = ? ORDER BY no",
+}
+
+
+def account_facts(user_id):
+    """What is known of a user, as lists of objects by name."""
+    facts = {name: [dict(row) for row in db.execute(query, [user_id])] for name, query in OWN_FACTS.items()}
+    return {**facts, "user": facts["user"][0]}
+
+
+def zip_session(archive, row):
+    """Put a session into an archive, piece by piece; its facts, with `file` None where the body is lost."""
+    tool = re.sub(r"[^\w.-]", "_", row["tool"])
+    name = f"sessions/{tool}/{row['created_at'][:10]}-{row['id']}.hail.jsonl"
+    try:
+        with stored_file(stored_rows(db, row["id"])) as stored, archive.open(name, "w", force_zip64=True) as file:
+            shutil.copyfileobj(stored, file, 1 << 16)
+    except BodyMissing:
+        name = None
+    return {**row, "file": name}
+
+
+def show_audit(limit):
+    """Print the newest acts, the last one at the end."""
+    open_existing()
+    for row in reversed(audit_rows(db, limit=limit)):
+        facts = [row["at"], row["nickname"] or row["user_id"] or "-", row["address"] or "-", row["action"],
+                 row["object_nickname"] or row["object"] or "-", row["team_name"] or row["team_id"] or ""]
+        print("  ".join(facts).rstrip())
+
+
+def show_stats(as_json):
+    """Print how much there is of everything."""
+    open_existing()
+    facts = {name: db.execute(query)[0][0] for name, query in COUNTS.items()}
+    facts["database_bytes"] = sum(path.stat().st_size for path in settings.data_dir.glob(f"{DATABASE}*"))
+    facts["free_bytes"] = shutil.disk_usage(settings.data_dir).free
+    print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{name:<20} {shown_fact(value)}" for name, value in facts.items()))
+
+
+COUNTS = {
+    "users": "SELECT count(*) FROM users",
+    "admins": "SELECT count(*) FROM users WHERE is_admin",
+    "teams": "SELECT count(*) FROM teams",
+    "sessions": "SELECT count(*) FROM sessions",
+    "events": "SELECT coalesce(sum(event_count), 0) FROM sessions",
+    "last_upload": "SELECT max(uploaded_at) FROM sessions",
+    "text_bytes": "SELECT coalesce(sum(raw_bytes), 0) FROM sessions",
+    "body_bytes": "SELECT coalesce(sum(file_bytes), 0) FROM sessions",
+    "sessions_to_index": "SELECT count(*) FROM indexed WHERE pending > 0",
+    "events_to_index": "SELECT coalesce(sum(s.event_count - i.indexed_to), 0) FROM indexed i JOIN sessions s ON s.id = i.session_id WHERE i.pending > 0",
+}
+
+
+def shown_fact(value):
+    return f"{value:,}" if isinstance(value, int) else value or "-"
+
+
+# ---------------------------------------------------------------------------
+# Operations: the original's data
+#
+# The original opensession (a server in Rust, of early 2026) kept a database of another
+# shape and each session as a HAIL file.  It stored every upload of a session anew, and
+# sometimes a part of one: the copy with the most events is the session.
+# ---------------------------------------------------------------------------
+
+def import_original(folder):
+    """Take over users, keys, teams, members and sessions of the original's data directory, which is only read."""
+    folder = Path(folder).absolute()
+    if folder.resolve() == settings.data_dir.resolve():
+        raise Refused("choose another data directory for the new server, and leave the original's as it is")
+    if not (folder / DATABASE).exists():
+        raise Refused(f"there is no database in {folder}")
+    lock = open_or_make()
+    with tempfile.TemporaryDirectory(dir=settings.data_dir / "tmp") as copy, contextlib.closing(open_original(folder, copy)) as original:
+        users, teams = take_people(original), take_teams(original)
+        taken, known, refused = take_sessions(original, folder)
+    if lock:
+        lock.close()
+    print(f"taken over: {amount(users, 'user')}, {amount(teams, 'team')}, {amount(taken, 'session')}; "
+          f"here already, or sent more than once: {amount(known, 'session')}")
+    for line in refused:
+        print(line)
+    if not db.execute("SELECT 1 FROM users WHERE is_admin"):
+        print("nobody is an administrator: `opensession.py admin promote NICKNAME` makes somebody one")
+    return not refused
+
+
+def open_original(folder, copy):
+    """A connection to a copy of the original's database: SQLite would leave files beside the real one.  Raises Refused."""
+    for name in (DATABASE, f"{DATABASE}-wal"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, Path(copy) / name)
+    original = sqlite3.connect(Path(copy) / DATABASE)
+    original.row_factory = sqlite3.Row
+    try:
+        columns = {table: {row["name"] for row in original.execute(f"PRAGMA table_info({table})")} for table in ORIGINAL_COLUMNS}
+    except sqlite3.DatabaseError as error:
+        raise Refused(f"the database in {folder} cannot be read: {error}") from None
+    if any(needed - columns[table] for table, needed in ORIGINAL_COLUMNS.items()):
+        raise Refused(f"the database in {folder} is none of the original opensession, or of a version that kept no sessions")
+    return original
+
+
+ORIGINAL_COLUMNS = {
+    "_migrations": {"name"},
+    "users": {"id", "nickname", "api_key", "created_at"},
+    "teams": {"id", "name", "description", "created_by", "created_at"},
+    "team_members": {"team_id", "user_id", "role", "joined_at"},
+    "sessions": {"id", "user_id", "team_id", "body_storage_key", "event_count", "uploaded_at"},
+}
+
+
+def take_people(original):
+    """Take users over, with their keys, of which we keep the hashes; how many are new."""
+    new = 0
+    for user in map(dict, original.execute("SELECT * FROM users ORDER BY created_at, id")):
+        with contextlib.suppress(Conflict):         # they are here already, and their keys are made here
+            db.batch([
+                # Somebody else here may have the nickname.
+                ("""INSERT INTO users (id, nickname, is_admin, created_at)
+                    SELECT ?, CASE WHEN EXISTS (SELECT 1 FROM users WHERE nickname = ?) THEN ? ELSE ? END, ?, ?""",
+                 [user["id"], user["nickname"], f"{user['nickname']} {user['id'][:8]}", user["nickname"],
+                  int(bool(user.get("is_admin"))), original_time(user["created_at"])]),
+                insert_key(user["id"], user["api_key"], "default", "full"),
+                audited(None, "user.import", user["id"])])
+            new += 1
+    return new
+
+
+def take_teams(original):
+    """Take teams and their members over; how many teams are new."""
+    new = 0
+    for team in map(dict, original.execute("SELECT * FROM teams")):
+        members = original.execute("SELECT * FROM team_members WHERE team_id = ?", [team["id"]]).fetchall()
+        with contextlib.suppress(Conflict):         # it is here already, and who belongs to it is decided here
+            db.batch([
+                ("""INSERT INTO teams (id, name, description, is_public, created_by, created_at)
+                    VALUES (?, ?, ?, ?, (SELECT id FROM users WHERE id = ?), ?)""",
+                 [team["id"], team["name"], team["description"], int(bool(team.get("is_public"))), team["created_by"],
+                  original_time(team["created_at"])]),
+                *(("INSERT INTO team_members (team_id, user_id, role, joined_at) SELECT ?, id, ?, ? FROM users WHERE id = ?",
+                   [team["id"], member["role"] if member["role"] in ROLES else "member", original_time(member["joined_at"]),
+                    member["user_id"]]) for member in members),
+                audited(None, "team.import", team["id"], team["id"])])
+            new += 1
+    return new
+
+
+def take_sessions(original, folder):
+    """Take sessions over, of each the copy with the most events: (how many, how many were passed over, what was refused)."""
+    taken, known, refused = 0, 0, []
+    for row in original.execute("SELECT * FROM sessions ORDER BY event_count DESC, uploaded_at DESC, id"):
+        try:
+            if take_session(row, folder / "bodies" / os.path.basename(row["body_storage_key"])):
+                taken += 1
+            else:
+                known += 1
+        except (OSError, HTTPError) as error:
+            refused.append(f"session {row['id']} is not taken over: {error.body if isinstance(error, HTTPError) else error.strerror}")
+    return taken, known, refused
+
+
+def take_session(row, path):
+    """Store one session of the original under its own id, unless it is here; whether it was stored."""
+    with open(path, "rb") as body, draft_file() as file:
+        header = check_header(parse_json(body.readline(), "the header line"))
+        writer = write_body(file, event_pairs(line for line in body if line.strip()))
+        columns = {"id": row["id"], "user_id": row["user_id"], "team_id": row["team_id"],
+                   **header_columns(header, fold_stats(writer.blocks)), **extent_columns(writer.blocks),
+                   "uploaded_at": original_time(row["uploaded_at"])}
+        try:
+            add_session(db, columns, file, writer.blocks)
+        except Conflict as conflict:
+            if "FOREIGN KEY" in str(conflict):
+                raise problem(409, "its team or its uploader is not here any more") from None
+            return False
+    return True
+
+
+def original_time(text):
+    """A time of the original, 2026-02-11 06:00:00 in UTC or RFC 3339, as we write it."""
+    return utc_text(datetime.fromisoformat(text))
+
+
+# ---------------------------------------------------------------------------
 # Main
 # ---------------------------------------------------------------------------
 
@@ -4995,8 +5913,13 @@ def make_server(descriptors):
 
 
 def lock_data_dir():
-    """Hold the data directory for this process; a second server is an Unusable."""
-    handle = open(settings.data_dir / "lock", "w")
+    """Hold the data directory for this process; a second server is InUse."""
+    return hold_lock(settings.data_dir / "lock", f"another opensession already serves {settings.data_dir}")
+
+
+def hold_lock(path, sentence):
+    """Hold a file for this process.  Raises InUse where another process does."""
+    handle = open(path, "w")
     try:
         if os.name == "nt":
             import msvcrt
@@ -5006,16 +5929,20 @@ def lock_data_dir():
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         handle.close()
-        raise Unusable(f"another opensession already serves {settings.data_dir}") from None
+        raise InUse(sentence) from None
     return handle
 
 
 def open_data_dir():
     """Make the data directory ready and open its database.  Raises Unusable."""
     global db
-    path = settings.data_dir / "opensession.db"
+    path = settings.data_dir / DATABASE
     buckets.clear()
     schema_version(path)        # before any write: it may be somebody else's
+    if (settings.data_dir / MANIFEST).exists():
+        raise Unusable(f"{settings.data_dir} is a backup, which may share its files with others: restore it into another directory")
+    if (settings.data_dir / RESTORING).exists():
+        raise Unusable(f"a restore of {settings.data_dir} was interrupted; run it again, with --force")
     try:
         for folder in ("", "bodies", "tmp"):
             (settings.data_dir / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -5032,7 +5959,7 @@ def open_data_dir():
 def open_for_reading(error):
     """Open the database of a data directory that cannot be written, if it can be read as it is; else that remains the error."""
     global db
-    path = settings.data_dir / "opensession.db"
+    path = settings.data_dir / DATABASE
     if schema_version(path) != len(MIGRATIONS) + 1:
         raise error
     db = Database(path, reading_only=True)
@@ -5072,7 +5999,7 @@ def stop(*_):
 
 
 # What is done every hour beside the requests, in turn; each takes the database.
-CHORES = [forget_old]
+CHORES = [remove_old]
 
 
 def keep_house(db, stopped):
@@ -5118,13 +6045,7 @@ def serve():
 
 def reindex():
     """Make the search index anew, saying how far it is; where a server runs on this data, it does the work."""
-    global db
-    try:
-        lock = open_data_dir()
-    except Unusable as error:
-        if "already serves" not in str(error):
-            raise
-        lock, db = None, Database(settings.data_dir / "opensession.db")
+    lock = open_or_make()
     renew_index(db)
     total, last = db.execute("SELECT count(*) AS n FROM indexed WHERE pending > 0")[0]["n"], None
     while left := db.execute("SELECT count(*) AS n FROM indexed WHERE pending > 0")[0]["n"]:
@@ -5143,35 +6064,84 @@ def reindex():
         lock.close()
 
 
-COMMANDS = {"serve": serve, "reindex": reindex}
+def number(text):
+    """A whole number of at least 1, for the command line."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number of at least 1")
+    return int(text)
 
 
-def parse_arguments(arguments):
-    """The command line.  --help prints every setting with its default."""
+YES = {"action": "store_true", "help": "do it; without this, it only says what it would do"}
+
+# Name: the function, what it does in one line, its arguments as argparse takes them.
+COMMANDS = {
+    "serve": (serve, "serve the data directory; the default", {}),
+    "backup": (make_backup, "make a backup below a folder, also while the server runs", {
+        "dest": {"help": "the folder of backups"},
+        "--keep": {"type": number, "metavar": "N", "help": "then remove all but the newest N"}}),
+    "restore": (restore_backup, "put a backup in the place of the data directory; the server must not run", {
+        "source": {"help": "a backup, or a folder of backups: then the newest"},
+        "--force": {"action": "store_true", "help": "put aside what is there"}}),
+    "check": (check_data, "look for damage, changing nothing; exit code 1 where there is some", {
+        "--read-data": {"action": "store_true", "help": "read every event, too"}}),
+    "gc": (collect_garbage, "remove what is no longer needed, as the server does every hour, and what crashes left", {
+        "--vacuum": {"action": "store_true", "help": "make the database file as small as it can be; the server must not run"}}),
+    "migrate": (migrate_data, "bring the database to the newest schema, as the server does at its start", {}),
+    "reindex": (reindex, "make the search index anew, also while the server runs", {}),
+    "stats": (show_stats, "how much there is of everything", {
+        "--json": {"action": "store_true", "dest": "as_json", "help": "for programs"}}),
+    "audit": (show_audit, "who did what: the newest acts", {
+        "--limit": {"type": number, "metavar": "N", "default": 100, "help": "so many; 100 unless told"}}),
+    "admin": (change_admin, "make an administrator, or give somebody a new key", {
+        "act": {"choices": ADMIN_ACTS, "help": "create: a new account; promote: of a user; reset-key: end all keys and log-ins, print a new key"},
+        "nickname": {}}),
+    "user": (delete_account, "delete an account", {
+        "act": {"choices": ["delete"]}, "nickname": {},
+        "--sessions": {"choices": ["keep", "delete"], "default": "keep", "help": "they stay with their teams without a name, or go too"},
+        "--yes": YES}),
+    "team": (delete_whole_team, "delete a team and its sessions", {
+        "act": {"choices": ["delete"]}, "name": {"help": "its name or id"}, "--yes": YES}),
+    "export": (export_user, "write all that belongs to a user into a ZIP file", {
+        "nickname": {}, "dest": {"help": "the file"}}),
+    "import-original": (import_original, "take over the data directory of the original opensession, which is only read", {
+        "folder": {}}),
+}
+
+
+def argument_parser():
+    """The command line.  --help prints every command, and every setting with its default."""
     table = "\n".join(f"  {name:<28} {about}" + (f" (default: {default})" if default else "")
                       for name, (default, about) in SETTINGS.items())
     parser = argparse.ArgumentParser(
         prog="opensession.py", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A team server for AI coding sessions.",
-        epilog=f"environment:\n{table}\n\nexit codes: 0 stopped, 2 a setting is wrong, 3 the data directory is in use, "
-               "4 it cannot be used")
+        epilog=f"environment:\n{table}\n\nexit codes: 0 done, 1 something is wrong or was not done, 2 a setting or the command line is wrong,\n"
+               "3 the data directory is in use, 4 it cannot be used")
     parser.add_argument("--version", action="version", version=VERSION)
-    parser.add_argument("command", nargs="?", choices=COMMANDS, default="serve",
-                        help="reindex: make the search index anew, also while the server runs")
-    return parser.parse_args(arguments)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (_, about, arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        for argument, facts in arguments.items():
+            command.add_argument(argument, **facts)
+    return parser
 
 
 def main(arguments=None):
-    command = parse_arguments(arguments).command
+    values = vars(argument_parser().parse_args(arguments))
+    function, _, _ = COMMANDS[values.pop("command") or "serve"]
     try:
         configure(os.environ)
     except BadSetting as error:
         sys.exit(fail(2, error))
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        COMMANDS[command]()
+        sys.exit(1 if function(**values) is False else 0)
     except Unusable as error:
-        sys.exit(fail(3 if "already serves" in str(error) else 4, error))
+        sys.exit(fail(3 if isinstance(error, InUse) else 4, error))
+    except Refused as error:
+        sys.exit(fail(1, error))
+    except HTTPError as error:
+        sys.exit(fail(1, error.body))
 
 
 def fail(code, error):

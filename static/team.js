@@ -1,7 +1,7 @@
 // team.js - one team: settings, members and their roles, invitations
 import { get, post, put, remove } from "./api.js";
 import { auditPart, wireAudit } from "./audit.js";
-import { date } from "./format.js";
+import { date, size } from "./format.js";
 import { again, go } from "./go.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
@@ -74,8 +74,17 @@ const settingsForm = team => html`
         <label>${t("name")} <input name="name" value="${team.name}" required maxlength="128"></label>
         <label>${t("description")} <input name="description" value="${team.description}" maxlength="500"></label>
         <label class="check"><input type="checkbox" name="is_public" ${team.is_public && "checked"}> <span>${t("team.public")}</span></label>
+        <label>${t("team.retain")} <input name="retain_days" type="number" min="0" max="36500" value="${team.retain_days ?? ""}" aria-describedby="retain-hint">
+            <span class="sub" id="retain-hint">${t("team.retain.hint")}</span></label>
+        <label>${t("team.quota")} <input name="quota_mb" type="number" min="0" value="${team.quota_mb ?? ""}" ${!user()?.is_admin && "disabled"} aria-describedby="quota-hint">
+            <span class="sub" id="quota-hint">${t("team.stored", { size: size(team.stored_bytes) })}${!user()?.is_admin && ` ${t("team.quota.hint")}`}</span></label>
         <button>${t("save")}</button>
     </form>`;
+
+// What a field for a number says: 0 for an empty one, nothing where it is not ours to fill in.
+const whole = text => text === undefined ? null : Number(text);
+
+const shortens = (team, days) => days > 0 && !(team.retain_days && team.retain_days <= days);
 
 function wireMembers(view, path) {
     view.addEventListener("change", async event => {
@@ -108,8 +117,9 @@ function wireLeaving(view, path, team) {
 function wireRules(view, path, team) {
     const form = name => view.querySelector(`[data-form=${name}]`);
     onSubmit(form("add"), values => post(`${path}/members`, values).then(again));
-    onSubmit(form("settings"), async ({ name, description, is_public: open }) => {
-        await put(path, { name, description, is_public: open === "on" });
+    onSubmit(form("settings"), async ({ name, description, is_public: open, retain_days: retain, quota_mb: quota }) => {
+        if (shortens(team, whole(retain)) && !await confirmed(t("team.retain.sure", { days: retain }), t("team.retain.hint"), t("save"))) return;
+        await put(path, { name, description, is_public: open === "on", retain_days: whole(retain), quota_mb: whole(quota) });
         forgetTeams();
         await again();
     });

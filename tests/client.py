@@ -18,16 +18,19 @@ import http.client
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import unittest
 import urllib.parse
 import uuid
 from http.cookies import SimpleCookie
 from pathlib import Path
+from types import SimpleNamespace
 from wsgiref.headers import Headers
 
 import opensession
@@ -242,6 +245,32 @@ def server_process(folder, *arguments, server=SERVER, **settings):
     environ = {"PATH": os.environ["PATH"], "OPENSESSION_DATA_DIR": str(Path(folder) / "data"), **settings}
     return subprocess.Popen([sys.executable, str(server), *arguments], env=environ, cwd=folder, text=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def command(folder, *arguments, **settings):
+    """A command of opensession.py run to its end: `code`, what it `said`, what it `complained`."""
+    process = server_process(folder, *map(str, arguments), **settings)
+    said, complained = process.communicate(timeout=120)
+    return SimpleNamespace(code=process.returncode, said=said, complained=complained)
+
+
+def killed_command(folder, function, at, *arguments):
+    """The same, killed as by a power cut when it calls a function, as "os.rename", for the n-th time; whether it got so far."""
+    code = textwrap.dedent(f"""
+        import os, shutil, signal, sys
+        sys.path[:0] = {[str(SERVER.parent), *sys.path]!r}
+        import opensession
+        calls, real = [], {function}
+        def dying(*arguments, **more):
+            calls.append(1)
+            if len(calls) == {at}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **more)
+        {function} = dying
+        opensession.main({[*map(str, arguments)]!r})
+    """)
+    environ = {"PATH": os.environ["PATH"], "OPENSESSION_DATA_DIR": str(Path(folder) / "data")}
+    return subprocess.run([sys.executable, "-c", code], env=environ, cwd=folder, capture_output=True).returncode == -signal.SIGKILL
 
 
 @contextlib.contextmanager

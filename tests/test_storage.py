@@ -252,11 +252,11 @@ def make_version_one(path):
 
 
 def shape_of(database):
-    """Tables with their columns, indexes with theirs."""
+    """Tables with their columns, indexes with theirs, triggers with what they do."""
     tables = [row["name"] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
     columns = {table: sorted(tuple(column)[1:] for column in database.execute(f"PRAGMA table_info({table})")) for table in tables}
     indexes = {row["name"]: " ".join((row["sql"] or "").split())
-               for row in database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'")}
+               for row in database.execute("SELECT name, sql FROM sqlite_master WHERE type IN ('index', 'trigger')")}
     return columns, indexes
 
 

@@ -1,5 +1,6 @@
 """Teams: their settings, members and roles, and what a public team shows to whom."""
 
+import os
 import unittest
 import uuid
 
@@ -203,6 +204,77 @@ class PublicTeams(TeamsCase):
         self.check(self.nobody.get(f"/api/sessions/{self.session}/raw"), 404)
         self.assertEqual(self.nobody.get("/api/sessions").json["sessions"], [])
         self.check(self.vic.get(f"/api/sessions/{self.session}"), 200)
+
+
+class Limits(TeamsCase):
+    """How long a team's sessions are kept, and how much room they may take."""
+
+    def limits(self, caller=None):
+        team = self.check((caller or self.ada).get(self.url), 200).json
+        return team["retain_days"], team["quota_mb"]
+
+    def big(self, session_id, megabytes):
+        """A session that takes so much room: noise does not compress."""
+        return new_session(session_id, events=[new_event(text=os.urandom(500_000).hex()) for _ in range(megabytes * 2)])
+
+    def test_team_admins_say_how_long_sessions_are_kept_and_nobody_below(self):
+        self.assertEqual(self.limits(), (None, None))
+        self.check(self.tom.put(self.url, {"retain_days": 30}), 200)
+        self.check(self.tom.put(self.url, {"name": "kitchen"}), 200)
+        self.assertEqual(self.limits(self.bob), (30, None))
+        self.check(self.bob.put(self.url, {"retain_days": 3}), 403, "admin only")
+        self.check(self.tom.put(self.url, {"retain_days": 0}), 200)
+        self.assertEqual(self.limits(), (None, None))
+
+    def test_only_server_admins_set_a_quota(self):
+        self.assertEqual(self.check(self.tom.put(self.url, {"quota_mb": 5, "name": "mine"}), 403).json["field"], "quota_mb")
+        self.assertEqual(self.ada.get(self.url).json["name"], "core")
+        self.check(self.ada.put(self.url, {"quota_mb": 5}), 200)
+        self.assertEqual(self.limits(self.tom), (None, 5))
+
+    def test_limits_are_whole_numbers_in_range(self):
+        for name, value in (("retain_days", -1), ("retain_days", 36501), ("retain_days", "7"), ("retain_days", True), ("quota_mb", 1.5),
+                            ("quota_mb", -1), ("quota_mb", 2**60)):
+            self.assertEqual(self.check(self.ada.put(self.url, {name: value}), 422).json["field"], name)
+
+    def test_an_upload_that_would_pass_the_quota_is_507_and_leaves_nothing(self):
+        self.check(self.ada.put(self.url, {"quota_mb": 2}), 200)
+        self.upload(self.bob, self.big("s-1", 1), self.team)
+        stored = self.ada.get(self.url).json["stored_bytes"]
+        answer = self.check(self.bob.post("/api/sessions", {"session": self.big("s-2", 2), "team_id": self.team}), 507)
+        self.assertIn("quota", answer.json["error"])
+        self.assertEqual(len(self.rows("SELECT id FROM sessions")), 1)
+        self.assertEqual(self.ada.get(self.url).json["stored_bytes"], stored)
+        self.assertEqual(len(list((self.folder / "data/bodies").glob("*/*"))), 1)
+        self.upload(self.bob, new_session("s-3"), self.team)        # a small one has room
+
+    def test_growing_and_replacing_meet_the_quota_too(self):
+        session_id = self.upload(self.bob, self.big("s-1", 1), self.team)
+        self.check(self.ada.put(self.url, {"quota_mb": 2}), 200)
+        events = {"events": self.big("", 2)["events"]}
+        for body in (events, {**events, "from": 1}):
+            self.assertIn("quota", self.check(self.bob.post(f"/api/sessions/{session_id}/events", body), 507).json["error"])
+        self.check(self.bob.post("/api/sessions", {"session": self.big("s-1", 3), "team_id": self.team}), 507)
+        self.check(self.bob.post(f"/api/sessions/{session_id}/events", {"events": [new_event()]}), 200)
+
+    def test_a_quota_below_what_is_there_stops_growth_and_nothing_else(self):
+        session_id = self.upload(self.bob, self.big("s-1", 3), self.team)
+        self.check(self.ada.put(self.url, {"quota_mb": 1}), 200)
+        self.check(self.bob.post(f"/api/sessions/{session_id}/events", {"events": [new_event()]}), 507)
+        self.check(self.bob.put(f"/api/sessions/{session_id}", {"title": "The long one"}), 200)
+        self.upload(self.bob, new_session("s-1"), self.team)        # smaller than what it replaces
+        self.check(self.bob.post(f"/api/sessions/{session_id}/events", {"events": [new_event()]}), 200)
+
+    def test_a_session_does_not_move_to_a_team_without_room(self):
+        other = self.new_team(self.ada, "small", [self.bob])
+        self.check(self.ada.put(f"/api/teams/{other}", {"quota_mb": 1}), 200)
+        session_id = self.upload(self.bob, self.big("s-1", 2), self.team)
+        self.assertIn("quota", self.check(self.bob.put(f"/api/sessions/{session_id}", {"team_id": other}), 507).json["error"])
+        self.check(self.ada.put(f"/api/teams/{other}", {"quota_mb": 4}), 200)
+        self.check(self.bob.put(f"/api/sessions/{session_id}", {"team_id": other}), 200)
+        sizes = {row["id"]: row["stored_bytes"] for row in self.rows("SELECT id, stored_bytes FROM teams")}
+        self.assertGreater(sizes[other], 2_000_000)
+        self.assertEqual(sizes[self.team], 0)
 
 
 if __name__ == "__main__":
