@@ -2147,14 +2147,15 @@ app.default_error_handler = error_json
 # Every act, and what its object is.  The page has a text for each, act.NAME in static/texts.js.
 ACTS = {
     "setup": "the first user", "register": "the user", "register.refused": None, "user.delete": "the user",
+    "user.create": "the user", "user.promote": "the user", "user.export": "the user", "user.import": "the user",
     "login": None, "login.refused": None, "logout.everywhere": "the user",
-    "key.create": "the key", "key.regenerate": "the key", "key.revoke": "the key",
+    "key.create": "the key", "key.regenerate": "the key", "key.revoke": "the key", "key.reset": "the user",
     "invitation.create": "the invitation", "invitation.revoke": "the invitation", "invitation.accept": "the invitation",
     "invitation.refused": None,
-    "team.create": "the team", "team.update": "the team", "team.delete": "the team",
+    "team.create": "the team", "team.update": "the team", "team.delete": "the team", "team.import": "the team",
     "member.add": "the user", "member.role": "the user", "member.remove": "the user", "member.leave": "the user",
     "session.title": "the session", "session.leave": "the session", "session.move": "the session",
-    "session.delete": "the session", "session.download": "the session",
+    "session.delete": "the session", "session.expire": "the session", "session.download": "the session",
     "daemon_settings.update": None,
 }
 

@@ -103,11 +103,17 @@ class Checks(OperationsCase):
                 self.assertEqual(self.findings(damage), "")
                 self.assertIn(finding, self.findings(damage, "--read-data"))
 
+    def pages_of_indexes(self):
+        """The numbers of the first pages of the indexes of sessions."""
+        with closing(sqlite3.connect(self.data / "opensession.db")) as database:
+            return [page for page, in database.execute("SELECT rootpage FROM sqlite_master WHERE name LIKE 'list_%'")]
+
     def test_a_database_with_a_broken_page_is_reported(self):
         self._stop()
         with open(self.data / "opensession.db", "r+b") as file:
-            file.seek(-8 * 4096, os.SEEK_END)       # the schema lies at the beginning: without it, nothing could be checked
-            file.write(os.urandom(8 * 4096))
+            for page in self.pages_of_indexes():    # not those of the schema: without it, nothing could be checked
+                file.seek((page - 1) * 4096)
+                file.write(os.urandom(4096))
         self.assertIn("database", self.run_command("check", code=1))
 
     def test_a_database_that_is_none_or_of_another_age_is_refused(self):
