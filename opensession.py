@@ -3872,8 +3872,8 @@ def read_events(db, row, start, end):
     with open_body(row["body"]) as file:
         for block in blocks[:WINDOW_BLOCKS]:
             first = block["first_ordinal"]
-            lines = lines_of(inflate_block(file, block))[max(0, start - first):max(0, end - first)]
-            events += [shown(line, start + len(events) + number) for number, line in enumerate(lines)]
+            lines = inflate_block(file, block).split(b"\n")[:-1][max(0, start - first):max(0, end - first)]
+            events += map(shown, lines, range(start + len(events), end))
     return events, start + len(events)
 
 
@@ -3892,10 +3892,10 @@ def load_extents(db, row, start, end):
 
 def shown(line, ordinal):
     """The JSON text of one event for a window, with its ordinal; what is very long is cut."""
-    line = line.strip()
+    line = line.rstrip()
     if len(line) > LONG_TEXT:
-        line = hail_line(cut_event(json.loads(line))).strip()
-    return line[:-1] + b',"ordinal":%d}' % ordinal
+        line = hail_line(cut_event(json.loads(line))).rstrip()
+    return b'%b,"ordinal":%d}' % (line[:-1], ordinal)
 
 
 def cut_event(event):
@@ -4263,13 +4263,11 @@ def count_places(db, plan, found, cursor):
     """(number of hits, whether there are more)."""
     if found.all and (cursor is None or found.sort == "best"):
         return found.seen, False
-    counted = 0
+    sql = places_sql(plan, "1", f"{NEWEST} LIMIT {COUNTED_PLACES + 1}")
     try:
-        rows = places(db, plan, plan.low, plan.high, f"{NEWEST} LIMIT {COUNTED_PLACES + 1}", plan.until)
-        for counted, _ in enumerate(rows, 1):
-            pass
+        counted, = next(db.until(plan.until, f"SELECT count(*) FROM ({sql})", [plan.match, plan.low, plan.high, *plan.args]))
     except OutOfTime:
-        return min(max(counted, found.seen), COUNTED_PLACES), True
+        return min(found.seen, COUNTED_PLACES), True
     return min(counted, COUNTED_PLACES), counted > COUNTED_PLACES
 
 
@@ -4422,7 +4420,10 @@ def snippet_of(text, pattern):
         if begin >= end:
             break
     pieces += [[text[at:max(at, end)], False]] + ([["…", False]] if end < len(text) else [])
-    return [[re.sub(r"\s+", " ", piece), lit] for piece, lit in pieces if piece]
+    return [[SPACES.sub(" ", piece), lit] for piece, lit in pieces if piece]
+
+
+SPACES = re.compile(r"\s+")
 
 
 def alike(text):

@@ -533,6 +533,25 @@ class AServerThatRuns(SearchCase):
         self.assertEqual(self.answer("needle")["hits"][0]["session"]["id"], session_id)
 
 
+class SearchesInLists(SearchCase):
+    def test_all_that_match_are_listed_whatever_the_sort_and_said_to_be_all(self):
+        for number in range(30):
+            self.store(f"needle {number}")
+        self.index()
+        for sort in ("recent", "popular", "longest"):
+            page = self.ada.get(f"/api/sessions?search=needle&per_page=20&sort={sort}").json
+            self.assertEqual((page["total"], len(page["sessions"]), "search_is_capped" in page), (30, 20, False))
+
+    def test_a_list_says_where_its_search_found_no_end(self):
+        for number in range(6):
+            self.store(f"needle {number}")
+        self.index()
+        self.addCleanup(setattr, opensession, "LIST_FOUND", opensession.LIST_FOUND)
+        opensession.LIST_FOUND = 4
+        page = self.ada.get("/api/sessions?search=needle").json
+        self.assertEqual((page["total"], page["search_is_capped"]), (4, True))
+
+
 class Recall(SearchCase):
     """Whatever stands in a text is found by any piece of it: 500 of 500."""
 
