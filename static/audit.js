@@ -38,7 +38,7 @@ export function wireAudit(view) {
 
 function add(box, acts, button) {
     if (!box.querySelector("table")) button.before(element(html`
-        <table class="plain acts-done"><thead><tr>${COLUMNS.map(name => html`<th scope="col">${t(`audit.${name}`)}</th>`)}</tr></thead><tbody></tbody></table>`));
+        <table class="plain acts-table"><thead><tr>${COLUMNS.map(name => html`<th scope="col">${t(`audit.${name}`)}</th>`)}</tr></thead><tbody></tbody></table>`));
     for (const act of acts) box.querySelector("tbody").append(row(act));
 }
 
@@ -50,6 +50,7 @@ const row = act => element(html`<table><tbody><tr>
     <td>${object(act)}</td><td class="sub">${act.address}</td></tr></tbody></table>`).querySelector("tr");
 
 function object(act) {
+    if (act.object === act.user_id) return "";
     if (act.object_nickname) return act.object_nickname;
     if (act.action.startsWith("session.") && act.action !== "session.delete") return html`<a href="/session/${act.object}"><code>${act.object?.slice(0, 8)}</code></a>`;
     return act.object && act.object !== act.team_id ? html`<code>${act.object.slice(0, 8)}</code>` : "";

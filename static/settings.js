@@ -57,7 +57,7 @@ const keyPart = keys => html`
 const loginPart = logins => html`
     <section><h2>${t("logins")}</h2>
         <ul class="lines">${logins.map(login => html`
-            <li><span>${t("since", { date: date(login.created_at) })} ${login.current && html`<span class="tag">${t("key.current")}</span>`}
+            <li><span>${t("since", { date: date(login.created_at) })} ${login.current && html`<span class="tag">${t("logins.here")}</span>`}
                 <span class="sub">${t("logins.with", { name: login.key_name })}</span></span>
                 <span class="sub">${login.last_used_on && t("logins.used", { date: date(login.last_used_on) })}</span></li>`)}</ul>
         <p><button type="button" data-do="sign-out-everywhere">${t("signout.everywhere")}</button></p></section>`;
@@ -68,7 +68,7 @@ const peoplePart = people => html`
             <tr><td>${person.nickname} ${person.is_admin && html`<span class="tag">${t("admin.server")}</span>`}</td>
                 <td>${t("count.teams", { n: person.teams })}</td>
                 <td class="sub">${person.last_used_on ? t("logins.used", { date: date(person.last_used_on) }) : t("key.unused")}</td>
-                <td>${person.user_id !== user().user_id && html`<button type="button" class="danger" data-account="${person.user_id}">${t("delete")}</button>`}</td></tr>`)}
+                <td>${person.user_id !== user().user_id && html`<button type="button" class="danger" data-account="${person.user_id}" data-name="${person.nickname}">${t("delete")}</button>`}</td></tr>`)}
         </tbody></table></section>`;
 
 const looks = () => html`

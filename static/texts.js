@@ -320,6 +320,7 @@ export const TEXTS = {
     "signout.everywhere": ["Sign out everywhere", "모든 기기에서 로그아웃"],
     "logins": ["Signed in", "로그인한 곳"],
     "logins.with": ["with the key “{name}”", "“{name}” 키로 로그인"],
+    "logins.here": ["this browser", "이 브라우저"],
     "logins.used": ["last used {date}", "마지막 사용 {date}"],
     "account.delete": ["Delete the account", "계정 삭제"],
     "account.delete.own": ["Delete my account", "내 계정 삭제"],

@@ -98,8 +98,10 @@ class EveryAct(AuditCase):
         session = self.upload(self.bob, new_session(title="a secret plan"), self.team)
         self.bob.put(f"/api/sessions/{session}", {"title": "another plan"})
         Client().post("/api/auth/login", {"api_key": f"{self.bob.key}x"})
-        rows = str(self.rows("SELECT * FROM audit"))
-        for secret in ("plan", "laptop", "core", "ada", made["code"], key["api_key"], key["prefix"], self.bob.key):
+        rows = self.rows("SELECT * FROM audit")
+        self.assertNotIn("ada", [value for row in rows for value in dict(row).values()])       # which an id can hold by chance
+        rows = str(rows)
+        for secret in ("plan", "laptop", "core", made["code"], key["api_key"], key["prefix"], self.bob.key):
             self.assertNotIn(secret, rows)
 
 

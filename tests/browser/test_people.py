@@ -174,6 +174,119 @@ class Teams(PageCase):
         self.assertNotIn("ada", self.text)                      # members are not for everybody
 
 
+class Leaving(PageCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.ada = call(cls.address, "POST", "/api/register", {"nickname": "ada"})["api_key"]
+
+    def team(self, name, *members):
+        made = call(self.address, "POST", "/api/teams", {"name": name}, key=self.ada)["id"]
+        for nickname in members:
+            call(self.address, "POST", f"/api/teams/{made}/members", {"nickname": nickname}, key=self.ada)
+        return f"/teams/{made}"
+
+    def test_a_member_leaves_a_team(self):
+        grace = self.new_person("grace")
+        team = self.team("Compilers", "grace")
+        self.sign_in(grace)
+        self.go(team)
+        self.click("button[data-do=leave]")
+        self.click("dialog button.danger")
+        self.until(lambda: self.path == "/teams", "the list of teams")
+        self.assertNotIn("Compilers", self.see("main").text)
+        self.go(team)
+        self.see(".notice h1")
+
+    def test_the_last_admin_is_told_why_not(self):
+        emmy = self.new_person("emmy")
+        team = self.team("Fields", "emmy")
+        path = f"/api{team}/members"
+        people = {one["nickname"]: one["user_id"] for one in call(self.address, "GET", path, key=self.ada)["members"]}
+        call(self.address, "PUT", f"{path}/{people['emmy']}", {"role": "admin"}, key=self.ada)
+        call(self.address, "DELETE", f"{path}/{people['ada']}", key=self.ada)
+        self.sign_in(emmy)
+        self.go(team)
+        self.click("button[data-do=leave]")
+        self.click("dialog button.danger")
+        self.see("main .error", "a team needs an admin")
+
+    def test_a_team_is_deleted_by_typing_its_name(self):
+        self.sign_in(self.ada)
+        team = self.team("Old plans")
+        self.go(team)
+        self.click("button[data-do=delete]")
+        self.assertFalse(self.see("dialog button.danger").is_enabled())
+        self.see("dialog [name=typed]").send_keys("Old plan")
+        self.assertFalse(self.see("dialog button.danger").is_enabled())
+        self.see("dialog [name=typed]").send_keys("s")
+        self.click("dialog button.danger")
+        self.until(lambda: self.path == "/teams", "the list of teams")
+        self.go(team)
+        self.see(".notice h1")
+
+    def test_an_account_is_deleted_by_typing_its_name(self):
+        barbara = self.new_person("barbara")
+        self.sign_in(barbara)
+        self.go("/settings")
+        self.click("section button[data-account]")
+        self.choose("dialog [name=sessions]", "delete")
+        self.see("dialog [name=typed]").send_keys("barbara")
+        self.click("dialog button.danger")
+        self.see("[data-form=login]")
+        with self.assertRaisesRegex(OSError, "401"):
+            call(self.address, "POST", "/api/auth/verify", {}, key=barbara)
+
+    def test_the_last_server_admin_is_told_why_not(self):
+        self.sign_in(self.ada)
+        self.go("/settings")
+        self.click("section button[data-account]")
+        self.see("dialog [name=typed]").send_keys("ada")
+        self.click("dialog button.danger")
+        self.see("section .error", "last administrator")
+
+    def test_a_server_admin_deletes_somebody_s_account(self):
+        self.new_person("mary")
+        self.sign_in(self.ada)
+        self.go("/settings")
+        self.click("button[data-account][data-name=mary]")
+        self.see("dialog [name=typed]").send_keys("mary")
+        self.click("dialog button.danger")
+        self.until(lambda: "mary" not in self.see("main").text, "mary gone")
+
+    def test_one_signs_out_everywhere(self):
+        lin = self.new_person("lin")
+        self.sign_in(lin)
+        self.go("/settings")
+        self.see("ul.lines li .tag", "this browser")
+        self.click("button[data-do=sign-out-everywhere]")
+        self.see("[data-form=login]")
+        self.go("/settings")
+        self.assertFalse(self.all("button[data-do=sign-out]"))
+
+    def test_admins_read_the_audit_page_by_page(self):
+        for number in range(60):
+            call(self.address, "POST", "/api/keys", {"name": f"key {number}"}, key=self.ada)
+        self.sign_in(self.ada)
+        self.go("/settings")
+        self.click("[data-audit] [data-more]")
+        self.until(lambda: len(self.all("[data-audit] tbody tr")) == 50, "fifty acts")
+        self.see("[data-audit] tbody tr", "signed in")
+        self.assertIn("made a key", self.see("[data-audit] tbody").text)
+        self.click("[data-audit] [data-more]")
+        self.until(lambda: len(self.all("[data-audit] tbody tr")) > 60, "more acts")
+
+    def test_a_team_s_admin_reads_of_the_team(self):
+        self.new_person("noether")
+        team = self.team("Rings", "noether")
+        self.sign_in(self.ada)
+        self.go(team)
+        self.click("[data-audit] [data-more]")
+        rows = self.until(lambda: self.all("[data-audit] tbody tr"), "acts")
+        self.assertEqual(len(rows), 2)
+        self.assertIn("noether", rows[0].text)
+
+
 class Uploading(SampleCase):
     SAMPLE = next(SAMPLES.glob("claude/projects/*jun*/*.jsonl"))
 
