@@ -22,6 +22,15 @@ test: .venv/tests             ## every fast test
 slow: .venv/tests             ## the tests that take minutes: large files, kill -9, many clients
 	$(PYTEST) -m long --ignore tests/browser tests
 
+# What the project claims of itself; tests/slow/figures.py says what each of these counts.
+FIGURES := fuzz fuzz-search crash sigterm faults syscalls durability diskfull slowclients bombs concurrent firstadmin clock \
+           daemon-crash troubles backlog
+figures: .venv/tests          ## every figure in its long form, and one table of them; `make crash N=20` is one of them
+	$(PY) tests/slow/figures.py
+
+$(FIGURES): .venv/tests
+	$(PY) tests/slow/figures.py $@
+
 browser: .venv/tests          ## the page in Chromium: apt install chromium-driver fonts-noto-cjk
 	$(PYTEST) -m "not long" --dist loadscope tests/browser
 
@@ -58,4 +67,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow browser axe xss screenshots bench golden readme clean
+.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench golden readme clean

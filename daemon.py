@@ -29,6 +29,7 @@ To add a tool, write one section like "Claude Code" below:
 import argparse
 import copy
 import difflib
+import errno
 import functools
 import gzip
 import io
@@ -12837,7 +12838,10 @@ class Daemon:
                     seen.add(session.session_id)
                     self.stamps[watched.name, session.tool, session.session_id] = session.stamp
         except (OSError, sqlite3.OperationalError) as error:
-            self.report((watched.name, str(error)), f"{watched.source.path} cannot be read yet: {error}")
+            if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error):
+                self.report("full", f"Nothing can be kept: the disk of {self.paths.data} is full. Collecting goes on when there is room.")
+            else:
+                self.report((watched.name, str(error)), f"{watched.source.path} cannot be read yet: {error}")
             self.failed.add(watched.name)
             watched.changed_at = watched.waiting_since = self.clock() + RETRY_SOURCE
             self.changed[watched.name] = watched

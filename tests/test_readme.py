@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import sys
 import unittest
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import opensession
 import readme_tools
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests/slow"))
+import figures  # noqa: E402
 LANGUAGES = ("README.md", "README.ko.md")
 
 
@@ -104,10 +107,12 @@ class TheReadmeIsRight(unittest.TestCase):
                     self.assertTrue((ROOT / folder / path).exists(), path)
 
     def test_make_targets_that_are_named_are_there(self):
-        rules = set(re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+        makefile = (ROOT / "Makefile").read_text("utf-8")
+        rules = set(re.findall(r"^([\w./]+):", makefile, re.MULTILINE)) | set(figures.FIGURES)
+        self.assertEqual(set(re.search(r"^FIGURES := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)[1].split()) - {"\\"}, set(figures.FIGURES))
         for name in LANGUAGES:
             with self.subTest(name):
-                named = re.findall(r"(?:^    |`|&& )make ([a-z./]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+                named = re.findall(r"(?:^    |`|&& )make ([a-z./-]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
                 self.assertLessEqual(set(named), rules)
 
 

@@ -1,7 +1,6 @@
 """Bad requests to a real server, by hand and by chance: never a 5xx, never a traceback, and what is accepted poisons nothing."""
 
 import collections
-import functools
 import gzip
 import http.client
 import json
@@ -13,7 +12,7 @@ import urllib.parse
 from pathlib import Path
 
 import opensession
-from client import Answer, Client, ServerCase, call, exchange, hail_file, new_event, new_session
+from client import Answer, ServerCase, call, exchange, hail_file, new_event, new_session
 from figures import reached, size
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
