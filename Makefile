@@ -40,9 +40,9 @@ axe: .venv/tests              ## what axe-core finds wrong on every page and sta
 xss: .venv/tests              ## hostile texts in every field, in Chromium: how many, in how many places
 	$(PY) tests/browser/test_hostile.py
 
-screenshots: .venv/tests      ## the page's main states into screenshots/, one of them for the README
+screenshots: .venv/tests      ## the page's main states into screenshots/, three of them for the README
 	$(PY) tests/browser/screenshots.py screenshots
-	cp screenshots/readme.png docs/session.png
+	for name in list session phone; do cp "screenshots/readme-$$name.png" "docs/$$name.png"; done
 
 golden:                       ## write the HAIL of the small homes in tests/fixtures/homes anew; read the difference
 	$(PYTHON) tests/homes.py
