@@ -339,10 +339,11 @@ class OutOfTime(Exception):
 
 
 class Database:
-    """SQLite, one connection a thread."""
+    """SQLite, one connection a thread.  `changed` is set after every write."""
 
     def __init__(self, path):
         self.path = path
+        self.changed = threading.Event()
         self._local = threading.local()
 
     def execute(self, sql, args=()):
@@ -369,6 +370,7 @@ class Database:
         try:
             rows = [connection.execute(sql, args).fetchall() for sql, args in statements]
             connection.execute("COMMIT")
+            self.changed.set()
             return rows
         except BaseException as error:
             if connection.in_transaction:
@@ -400,7 +402,13 @@ def must(condition, *args):
 
 # Steps from one schema version to the next: lists of SQL.  Add at the end; schema.sql
 # is always the sum, and a database made from it starts at the newest version.
-MIGRATIONS = []
+MIGRATIONS = [
+    [
+        # What kinds of steps a session has; counted in the background, see count_old_steps.
+        "ALTER TABLE sessions ADD COLUMN step_kinds TEXT",
+        "CREATE INDEX sessions_uncounted ON sessions (id) WHERE step_kinds IS NULL",
+    ],
+]
 
 
 class Unusable(Exception):
@@ -502,14 +510,23 @@ def fold(text):
 
 GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
 BLOCK_BYTES = 256 << 10
+DEFLATE_LEVEL = 5           # two thirds of the time that 6 takes, and 1 % larger
 WINDOW_BLOCKS = 4
 
 # What is kept of each event beside the body, for finding and drawing it without inflating:
-# crc32 of its id, size of its line, time (ms since 1970), kind (place in EVENT_KINDS), flags.
+# crc32 of its id, size of its line, time (ms since 1970), kind (place in EVENT_KINDS), flags (sums of FLAG_…).
 MARK = struct.Struct("<IIqBB")
-KIND_NUMBERS = {kind: number for number, kind in enumerate(EVENT_KINDS)}
-FLAG_ERROR, FLAG_TASK = 1, 2
+KIND_NAMES = list(EVENT_KINDS)
+KIND_NUMBERS = {kind: number for number, kind in enumerate(KIND_NAMES)}
+FLAG_ERROR, FLAG_TASK, FLAG_BREAK = 1, 2, 4         # it failed; it is a sub-agent's; the context was compacted, or somebody interrupted
+BREAKS = ("compaction", "interrupt")
 
+# What a step does, for counting: every kind of event that is a step, and the sub-agents.
+STEP_KINDS = {
+    "FileRead": "read", "FileEdit": "edit", "FileCreate": "edit", "FileDelete": "edit", "ShellCommand": "shell",
+    "CodeSearch": "search", "FileSearch": "search", "WebSearch": "web", "WebFetch": "web", "TaskStart": "agent",
+    "ToolCall": "other", "ImageGenerate": "other", "VideoGenerate": "other", "AudioGenerate": "other",
+}
 
 # The outline beside the body: one turn a prompt, with what happened until the next one.  A block
 # keeps its turns as lists in this order; the first has no event_id where it goes on with a turn of
@@ -518,9 +535,8 @@ TURN = ("ordinal", "event_id", "at", "text", "last", "events", "steps", "edits",
         "input", "output", "input_total", "output_total")
 TURN_SUMS = ("events", "steps", "edits", "errors", "input", "output")
 TURN_TEXT = 200
-EDITS = {"FileEdit", "FileCreate", "FileDelete"}
-STEPS = EDITS | {"ToolCall", "FileRead", "CodeSearch", "FileSearch", "ShellCommand", "ImageGenerate", "VideoGenerate",
-                 "AudioGenerate", "WebSearch", "WebFetch"}
+EDITS = {kind for kind, what in STEP_KINDS.items() if what == "edit"}
+STEPS = STEP_KINDS.keys() - {"TaskStart"}
 
 
 def add_to_turns(turns, event, ordinal):
@@ -580,11 +596,11 @@ class BodyWriter:
         self._open_block()
 
     def _open_block(self):
-        self._deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
+        self._lines = []
         self._stats = empty_stats()
         self._turns = []
         self._marks = bytearray()
-        self._raw = self._compressed = 0
+        self._raw = 0
 
     def add(self, event, line):
         """Append one checked event; `line` is what is stored, with its line end."""
@@ -593,7 +609,7 @@ class BodyWriter:
         self._marks += mark(event, line)
         self._raw += len(line)
         self.chain = next_chain(self.chain, line)
-        self._write(self._deflate.compress(line))
+        self._lines.append(line)
         if self._raw >= BLOCK_BYTES:
             self.close_block()
 
@@ -601,29 +617,43 @@ class BodyWriter:
         """End the block at this line.  Nothing is written where it is empty."""
         if not self._raw:
             return
-        self._write(self._deflate.flush(zlib.Z_FULL_FLUSH))
+        deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
+        compressed = deflate.compress(b"".join(self._lines)) + deflate.flush(zlib.Z_FULL_FLUSH)
+        self.file.write(compressed)
         count = self._stats["events"]
         self.blocks.append({
             "first_ordinal": self.ordinal, "event_count": count,
             "raw_offset": self.raw_offset, "raw_bytes": self._raw,
-            "file_offset": self.file_offset, "file_bytes": self._compressed,
+            "file_offset": self.file_offset, "file_bytes": len(compressed),
             "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks)})
         self.ordinal += count
         self.raw_offset += self._raw
-        self.file_offset += self._compressed
+        self.file_offset += len(compressed)
         self._open_block()
-
-    def _write(self, data):
-        self.file.write(data)
-        self._compressed += len(data)
 
 
 def mark(event, line):
     """The fixed record of one event; see MARK."""
-    kind, _ = event_kind(event)
+    kind, data = event_kind(event)
     flags = FLAG_ERROR * is_error(event) | FLAG_TASK * bool(event.get("task_id"))
+    flags |= FLAG_BREAK * (kind == "Custom" and data["kind"] in BREAKS)
     at = int(datetime.fromisoformat(event["timestamp"]).timestamp() * 1000)
     return MARK.pack(zlib.crc32(event["event_id"].encode()), min(len(line), 0xFFFFFFFF), at, KIND_NUMBERS[kind], flags)
+
+
+def step_kinds(marks, before="{}"):
+    """{what: how many} of the steps among events, by their marks, as JSON; `before` is that of the events before them."""
+    if before is None:
+        return None             # not counted yet
+    counts = dict.fromkeys(STEP_KINDS.values(), 0) | json.loads(before)
+    for number in marks[MARK.size - 2::MARK.size]:
+        if what := STEP_KINDS.get(KIND_NAMES[number]):
+            counts[what] += 1
+    return json_text({what: count for what, count in counts.items() if count})
+
+
+def joined_marks(blocks):
+    return b"".join(block["marks"] for block in blocks)
 
 
 def join_small_block(last, blocks):
@@ -825,28 +855,48 @@ WIDE_RUN = re.compile(f"[{WIDE}]+")
 LONE_SIGN = re.compile(f"[{EMOJI}]")
 NO_WORD = re.compile(f"[^\\w\\x00-\\x7f{SIGNS}{WIDE}{EMOJI}]+")
 WORD = re.compile(r"[^\x00-/:-@\[-`{-\x7f]+")           # what the tokenizer `ascii` takes for a word
-ASCII_WORD = re.compile("[A-Za-z0-9]+")
-CAMEL_EDGE = re.compile("[a-z0-9][A-Z]|[A-Z]{2}[a-z]")
 CAMEL_PART = re.compile("[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+|[A-Z]")
 LONGEST_WORD = 64
 GOES_ON = re.compile(f"([{WIDE}]{{2}}) [{WIDE}]\\s*$")      # a last pair and the character that stands alone behind it
 LONG_WORD = re.compile(f"([A-Za-z0-9]{{{LONGEST_WORD}}})[A-Za-z0-9]+")
+# The bytes of a text as "a" for small letters and digits, "A" for capitals, " " for all else: to find camelCase
+# words and long ones at the speed of memory, which a regular expression is far from.
+SHAPES = bytes.maketrans(bytes(range(256)), bytes(ord("A" if 65 <= code <= 90 else "a" if chr(code).isalnum() and code < 128 else " ")
+                                                  for code in range(256)))
+CAMEL_EDGES = (b"aA", b"AAa")
+LONG_RUN = b"A" * (LONGEST_WORD + 1)
 
 
 def searchable(text):
     """Text as the index has it: folded, and the parts of camelCase words once more at the end."""
     text = unicodedata.normalize("NFKC", text)
-    if len(max(text.split(), key=len, default="")) > LONGEST_WORD:
+    if LONG_RUN in text.encode().translate(SHAPES).upper():
         text = LONG_WORD.sub(r"\1", text)
-    parts = " ".join(camel_parts(text)) if CAMEL_EDGE.search(text) else ""
-    return f"{split_words(text)} {parts}"
+    return f"{split_words(text)} {' '.join(camel_parts(text))}"
 
 
 def camel_parts(text):
     """The camelCase words in a text, each in its parts: "retryUpload" gives "retry Upload"."""
-    words = dict.fromkeys(word for word in ASCII_WORD.findall(text) if not (word.islower() or word.isupper() or word.istitle()))
-    parts = (CAMEL_PART.findall(word) for word in words if len(word) <= LONGEST_WORD)
-    return [" ".join(each) for each in parts if 1 < len(each) <= 8]
+    return list(filter(None, map(word_parts, camel_words(text.encode()))))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def word_parts(word):
+    """The parts of a camelCase word, given as bytes; nothing where it is too long or has none."""
+    parts = CAMEL_PART.findall(word.decode()) if len(word) <= LONGEST_WORD else []
+    return " ".join(parts) if 1 < len(parts) <= 8 else ""
+
+
+def camel_words(data):
+    """The words of a text, given as bytes, in which a capital stands where no word would have one."""
+    shapes, words = data.translate(SHAPES) + b" ", {}
+    for edge in CAMEL_EDGES:
+        at = shapes.find(edge)
+        while at >= 0:
+            start, end = shapes.rfind(b" ", 0, at) + 1, shapes.index(b" ", at)
+            words[data[start:end]] = None
+            at = shapes.find(edge, end)
+    return words
 
 
 def split_words(text):
@@ -963,31 +1013,35 @@ def name_mark(kind, name):
 # ---------------------------------------------------------------------------
 
 TITLE = 0xFFFFFF            # the ordinal of the row for a session's title
-INDEX_ROWS, INDEX_TEXT = 500, 1 << 19       # one write holds so many rows or characters at most
+INDEX_ROWS, INDEX_TEXT = 1000, 1 << 20      # one write holds so many rows or characters at most
 ADD_ROW = "INSERT INTO search_index (rowid, text, about, scope) VALUES (?, ?, ?, ?)"
 REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope) VALUES ('delete', ?, ?, ?, ?)"
 
 
 MERGED_AFTER, MERGED_PAGES = 20_000, 64     # rows; pages in one write
+FEW_ROWS, GATHERING, QUIET = 100, 0.1, 1    # after a write of few rows it waits a moment for more; seconds
 
 
 def keep_index(db, stopped):
     """Follow what changes, until told to stop.  Where there is time, join the pieces in which the index grows."""
     added, due, merging = 0, MERGED_AFTER, False
     while not stopped.is_set():
+        db.changed.clear()
         try:
             rows = index_some(db)
-            added, pause = added + rows, 0 if rows else 0.5
+            added, pause = added + rows, GATHERING if rows < FEW_ROWS else 0
             if not rows and merging:
                 merging, pause = merge_some(db, MERGED_PAGES), 0.01
             elif not rows and added > due:
                 due = max(MERGED_AFTER, index_size(db) // 4)
                 if added > due:
                     added, merging = 0, merge_some(db, -MERGED_PAGES)
+            elif not rows:
+                pause = GATHERING if count_old_steps(db) else QUIET
         except Exception:
             log.exception("indexing failed; it goes on in a moment")
             pause = 5
-        stopped.wait(pause)
+        (db.changed if pause == QUIET else stopped).wait(pause)
 
 
 def merge_some(db, pages):
@@ -995,6 +1049,29 @@ def merge_some(db, pages):
     changes = ("SELECT total_changes() AS n", [])
     before, _, after = db.batch([changes, ("INSERT INTO search_index (search_index, rank) VALUES ('merge', ?)", [pages]), changes])
     return after[0]["n"] - before[0]["n"] > 1
+
+
+def count_old_steps(db):
+    """Count the steps of a session that version 1 stored, and mark its compactions and interruptions; whether there was one."""
+    for row in db.execute("SELECT * FROM sessions WHERE step_kinds IS NULL LIMIT 1"):
+        blocks = db.execute("SELECT * FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]])
+        statements = [must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND body = ? AND event_count = ?)",
+                           row["id"], row["body"], row["event_count"]),
+                      ("UPDATE sessions SET step_kinds = ? WHERE id = ?", [step_kinds(joined_marks(blocks)), row["id"]])]
+        with contextlib.suppress(BodyMissing):
+            statements += [("UPDATE blocks SET marks = ? WHERE session_id = ? AND first_ordinal = ?",
+                            [marks_again(row, block), row["id"], block["first_ordinal"]])
+                           for block in blocks if KIND_NUMBERS["Custom"] in block["marks"][MARK.size - 2::MARK.size]]
+        with contextlib.suppress(Conflict):     # it grew meanwhile: it is looked at again
+            db.batch(statements)
+        return True
+    return False
+
+
+def marks_again(row, block):
+    """The marks of a block, made from what is stored.  Raises BodyMissing."""
+    with open_body(row["body"]) as file:
+        return b"".join(mark(json.loads(line), line) for line in lines_of(inflate_block(file, block)))
 
 
 def index_size(db):
@@ -1008,8 +1085,9 @@ def index_some(db):
         remove_rows(db, job)
         return 1 + job["end_ordinal"] - job["first_ordinal"]
     statements = pending_statements(db)
-    with contextlib.suppress(Conflict):     # somebody changed one of them: it is looked at again
-        db.batch(statements)
+    if statements:
+        with contextlib.suppress(Conflict):     # somebody changed one of them: it is looked at again
+            db.batch(statements)
     return len(statements)
 
 
@@ -1591,7 +1669,7 @@ def body_lines(limit):
 def parse_json(data, where="the body"):
     """The JSON value in some bytes.  Raises 400: bad UTF-8 or syntax, NaN, infinity, too deep."""
     try:
-        value = json.loads(data.removeprefix(b"\xef\xbb\xbf").decode(), parse_constant=no_number, parse_float=finite)
+        value = STRICT_JSON.decode(data.removeprefix(b"\xef\xbb\xbf").decode())
     except RecursionError:
         raise problem(400, f"{where} is nested too deeply") from None
     except ValueError as error:
@@ -1610,6 +1688,9 @@ def finite(digits):
     if not math.isfinite(value):
         raise ValueError("a number is too large")
     return value
+
+
+STRICT_JSON = json.JSONDecoder(parse_constant=no_number, parse_float=finite)
 
 
 def too_deep(value):
@@ -1680,10 +1761,10 @@ def printable(text, name, longest, sentence):
 
 def query(name, default=None):
     """One value of the query string, as text.  Bytes that are no UTF-8 become U+FFFD."""
-    if "opensession.query" not in request.environ:
-        request.environ["opensession.query"] = urllib.parse.parse_qs(
-            request.query_string, keep_blank_values=True, errors="replace")
-    values = request.environ["opensession.query"].get(name)
+    environ = request.environ
+    if "opensession.query" not in environ:
+        environ["opensession.query"] = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, errors="replace")
+    values = environ["opensession.query"].get(name)
     return values[-1].replace("\0", "") if values else default
 
 
@@ -2414,7 +2495,7 @@ def insert_session(db, user, team_id, header, file, writer):
     """A session that is new here.  Raises Conflict where somebody was faster."""
     session_id = new_id()
     columns = {"id": session_id, "user_id": user["id"], "team_id": team_id,
-               "revision": 1, "body": body_name(session_id, 1),
+               "revision": 1, "body": body_name(session_id, 1), "step_kinds": step_kinds(joined_marks(writer.blocks)),
                **header_columns(header, fold_stats(writer.blocks)), **extent_columns(writer.blocks)}
     identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
     with published_body(db, file, columns["body"]):
@@ -2444,7 +2525,7 @@ def replace_body(db, user, known, header, file, kept, blocks, same=0):
 
     `kept` are blocks whose bytes were copied, `blocks` the new ones; the first `same` events are what they were.  Returns the columns; raises Conflict."""
     revision = known["revision"] + 1
-    columns = {"revision": revision, "body": body_name(known["id"], revision),
+    columns = {"revision": revision, "body": body_name(known["id"], revision), "step_kinds": step_kinds(joined_marks(kept + blocks)),
                **header_columns(header, fold_stats(kept + blocks), known["own_title"]), **extent_columns(kept + blocks)}
     with published_body(db, file, columns["body"]):
         first = sum(block["event_count"] for block in kept)
@@ -2697,7 +2778,7 @@ def append_tail(db, user, known, start, growth, file):
     columns = header_columns(growth["header"], stats, known["own_title"])
     if writer.blocks:
         append_to_body(known["body"], known["file_bytes"], file)
-        columns.update(extent_columns(writer.blocks))
+        columns |= extent_columns(writer.blocks) | {"step_kinds": step_kinds(joined_marks(writer.blocks), known["step_kinds"])}
     blocks = join_small_block(last, writer.blocks)
     write_columns(db, user, known, columns, renew_blocks(known["id"], blocks))
     return columns, accepted
@@ -2771,7 +2852,7 @@ SUMMARY = """
     id user_id nickname team_id tool agent_provider agent_model title description tags created_at uploaded_at
     message_count task_count event_count duration_seconds total_input_tokens total_output_tokens
     updated_at revision project git_branch user_message_count files_changed lines_added lines_removed
-    has_errors parent_id child_count""".split()
+    has_errors parent_id child_count step_kinds""".split()
 COMPUTED = {
     "nickname": "u.nickname",
     "has_errors": "s.error_count > 0",
@@ -2783,9 +2864,8 @@ COMPUTED = {
                           AND c.team_id = s.team_id)""",
 }
 SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
-SUMMARY_JSON = "json_object({})".format(", ".join(
-    f"'{name}', " + ("json(iif(s.error_count, 'true', 'false'))" if name == "has_errors" else COMPUTED.get(name, f"s.{name}"))
-    for name in SUMMARY))
+AS_JSON = {"has_errors": "json(iif(s.error_count, 'true', 'false'))", "step_kinds": "json(s.step_kinds)"}
+SUMMARY_JSON = "json_object({})".format(", ".join(f"'{name}', {({**COMPUTED, **AS_JSON}).get(name, f's.{name}')}" for name in SUMMARY))
 
 # The teams that the caller (once; NULL for nobody) may read.
 READABLE_TEAMS = """SELECT team_id AS id FROM team_members WHERE user_id = ?
@@ -2818,6 +2898,7 @@ def list_sessions(reader, db):
         answer["total_is_capped"] = True
     if query("search"):
         answer["indexing"] = still_indexing(db, reader)
+        answer |= {"search_is_capped": True} if view.search_is_capped else {}
     if query("facets") == "1":
         answer |= list_facets(db, view)
     sessions = ",".join(row["json"] for row in rows[:per_page])
@@ -2827,17 +2908,18 @@ def list_sessions(reader, db):
 def list_view(db, reader):
     """What a list shows, by the query string.
 
-    `teams` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters` are
-    those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
-    more is asked than filters and times."""
-    view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], other=True,
+    `teams`, `in_team` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters`
+    are those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
+    more is asked than filters and times, `search_is_capped` that a search may have missed sessions."""
+    view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], in_team="x.team_id = t.id", other=True,
                            filters={name: query(name) for name in FILTERS if query(name)}, bounds=time_bounds())
     if query("team_id"):
         view.teams, view.team_args = f"SELECT id FROM ({READABLE_TEAMS}) WHERE id = ?", [*view.team_args, query("team_id")]
     where = {f"x.{FILTERS[name]} = ?": value for name, value in view.filters.items()}
     where |= {f"x.updated_at {sign} ?": value for sign, value in view.bounds.items()}
     if query("search"):
-        where.update(search_condition(db, reader, query("search")))
+        condition, view.search_is_capped = search_condition(db, reader, query("search"))
+        where |= condition
     if query("parent"):
         where["""(x.user_id, x.tool, x.parent_hail_id) =
                  (SELECT p.user_id, p.tool, p.hail_id FROM sessions p WHERE p.id = ?)"""] = query("parent")
@@ -2845,8 +2927,11 @@ def list_view(db, reader):
         view.other = bool(query("search"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
     view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
-    view.counts = filter_counts(db, view)
+    view.counts, view.team_count = filter_counts(db, view)
     view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
+    if FOUND in where:          # what was found is looked up once, not once a team
+        view.where, view.args = f"{view.where} AND x.team_id IN ({view.teams})", view.args + view.team_args
+        view.teams, view.team_args, view.in_team = "SELECT 1", [], "1"
     return view
 
 
@@ -2873,14 +2958,14 @@ def local_day(text, name):
 
 
 def filter_counts(db, view):
-    """{name: how many sessions} for each filter of a view alone, and for "all"."""
+    """({name: how many sessions} for each filter of a view alone, and for "all"; how many teams have any)."""
     pairs = {"all": "", **view.filters}
     rows = db.execute(f"""
-        SELECT f.name, sum(f.sessions) AS n FROM ({view.teams}) t CROSS JOIN facets f
+        SELECT f.name, sum(f.sessions) AS n, count(*) AS teams FROM ({view.teams}) t CROSS JOIN facets f
          WHERE f.team_id = t.id AND (f.name, f.value) IN (VALUES {", ".join(["(?, ?)"] * len(pairs))})
          GROUP BY f.name
     """, [*view.team_args, *itertools.chain(*pairs.items())])
-    return {row["name"]: row["n"] for row in rows}
+    return {row["name"]: row["n"] for row in rows}, max((row["teams"] for row in rows), default=0)
 
 
 def list_rows(db, view, sort, cursor, skipped, limit):
@@ -2894,19 +2979,32 @@ def list_rows(db, view, sort, cursor, skipped, limit):
         here, there = columns_of("x", keys), ", ".join("?" * len(keys))
         where += f" AND ({here}) <= ({there}) AND (({here}) < ({there}) OR x.rowid > ?)"
         args = [*args, *values, *values, last]
+    index = list_index(db, view, sort)
+    if view.team_count > skipped + limit and len(view.filters) < 2 and not view.other:
+        where, args = f"{where} AND x.{keys[0]} >= ?", [*args, list_floor(db, view, index, keys, where, args, skipped + limit)]
     return db.execute(f"""
         SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}, s.rowid AS no
           FROM (SELECT each.value ->> {len(keys)} AS no
                   FROM ({view.teams}) t CROSS JOIN json_each((
                            SELECT json_group_array(json_array({columns_of("first", keys)}, first.no))
                              FROM (SELECT {columns_of("x", keys)}, x.rowid AS no
-                                     FROM sessions x INDEXED BY {list_index(db, view, sort)}
-                                    WHERE x.team_id = t.id AND {where}
+                                     FROM sessions x INDEXED BY {index}
+                                    WHERE {view.in_team} AND {where}
                                     ORDER BY {columns_of("x", keys, " DESC")}, x.rowid LIMIT ?) first)) each
                  ORDER BY {", ".join(f"each.value ->> {place} DESC" for place in range(len(keys)))}, no LIMIT ? OFFSET ?) page
                CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
          ORDER BY {columns_of("s", keys, " DESC")}, s.rowid
     """, [*view.team_args, *args, skipped + limit, limit, skipped])
+
+
+def list_floor(db, view, index, keys, where, args, limit):
+    """What no page goes below, of many teams: so many teams have a session as far up as this.  Fewer: the least there is."""
+    rows = db.execute(f"""
+        SELECT (SELECT x.{keys[0]} FROM sessions x INDEXED BY {index}
+                 WHERE {view.in_team} AND {where} ORDER BY {columns_of("x", keys, " DESC")} LIMIT 1) AS first
+          FROM ({view.teams}) t ORDER BY first DESC LIMIT 1 OFFSET ?
+    """, [*args, *view.team_args, limit - 1])
+    return (rows[0]["first"] if rows else None) or (0 if keys[1:] else "")
 
 
 def columns_of(table, names, more=""):
@@ -2929,7 +3027,7 @@ def count_listed(db, view, limit):
     return db.execute(f"""
         SELECT count(*) AS n FROM (
             SELECT 1 FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
-             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+             WHERE {view.in_team} AND {view.where} LIMIT ?)
     """, [*view.team_args, *view.args, limit])[0]["n"]
 
 
@@ -2978,7 +3076,7 @@ def narrowed_facets(db, view):
     rows = db.execute(f"""
         SELECT {", ".join(columns.values())}, count(*) AS n FROM (
             SELECT {columns_of("x", columns.values())} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
-             WHERE x.team_id = t.id AND {view.where} LIMIT ?)
+             WHERE {view.in_team} AND {view.where} LIMIT ?)
          GROUP BY {", ".join(columns.values())}
     """, [*view.team_args, *view.args, FACET_SESSIONS])
     counted = {}
@@ -3006,8 +3104,8 @@ def activity(reader, db):
     days = [(f"{at:%Y-%m-%d}", utc_text(at), utc_text(at + timedelta(days=1))) for at in starts if at.month == first.month]
     rows = db.execute(f"""
         WITH days (day, since, until) AS (VALUES {", ".join(["(?, ?, ?)"] * len(days))})
-        SELECT day, (SELECT count(*) FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY list_{view.lead}_recent
-                      WHERE x.team_id = t.id AND {view.where} AND x.updated_at >= days.since AND x.updated_at < days.until) AS n
+        SELECT day, (SELECT count(*) FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {view.index or f"list_{view.lead}_recent"}
+                      WHERE {view.in_team} AND {view.where} AND x.updated_at >= days.since AND x.updated_at < days.until) AS n
           FROM days
     """, [*itertools.chain(*days), *view.team_args, *view.args])
     return cached_answer({"days": {row["day"]: row["n"] for row in rows if row["n"]}})
@@ -3034,7 +3132,8 @@ def list_cursor(keys):
 
 def summary(row):
     """A session as lists show it."""
-    return {**{name: row[name] for name in SUMMARY}, "has_errors": bool(row["has_errors"])}
+    return {**{name: row[name] for name in SUMMARY}, "has_errors": bool(row["has_errors"]),
+            "step_kinds": row["step_kinds"] and json.loads(row["step_kinds"])}
 
 
 def find_readable(db, reader, session_id):
@@ -3278,8 +3377,8 @@ def read_events(db, row, start, end):
     with open_body(row["body"]) as file:
         for block in blocks[:WINDOW_BLOCKS]:
             first = block["first_ordinal"]
-            lines = lines_of(inflate_block(file, block))[max(0, start - first):max(0, end - first)]
-            events += [shown(line, start + len(events) + number) for number, line in enumerate(lines)]
+            lines = inflate_block(file, block).split(b"\n")[:-1][max(0, start - first):max(0, end - first)]
+            events += map(shown, lines, range(start + len(events), end))
     return events, start + len(events)
 
 
@@ -3298,10 +3397,10 @@ def load_extents(db, row, start, end):
 
 def shown(line, ordinal):
     """The JSON text of one event for a window, with its ordinal; what is very long is cut."""
-    line = line.strip()
+    line = line.rstrip()
     if len(line) > LONG_TEXT:
-        line = hail_line(cut_event(json.loads(line))).strip()
-    return line[:-1] + b',"ordinal":%d}' % ordinal
+        line = hail_line(cut_event(json.loads(line))).rstrip()
+    return b'%b,"ordinal":%d}' % (line[:-1], ordinal)
 
 
 def cut_event(event):
@@ -3410,7 +3509,7 @@ def stored_turns(db, row):
 def session_map(session_id, reader, db):
     """Kind and flags of every event, one character each."""
     row = find_readable(db, reader, session_id)
-    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map")
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map{' uncounted' * (row['step_kinds'] is None)}")
     marks = b"".join(block["marks"] for block in db.execute(
         "SELECT marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]))
     kinds, flags = marks[MARK.size - 2::MARK.size], marks[MARK.size - 1::MARK.size]
@@ -3669,13 +3768,11 @@ def count_places(db, plan, found, cursor):
     """(number of hits, whether there are more)."""
     if found.all and (cursor is None or found.sort == "best"):
         return found.seen, False
-    counted = 0
+    sql = places_sql(plan, "1", f"{NEWEST} LIMIT {COUNTED_PLACES + 1}")
     try:
-        rows = places(db, plan, plan.low, plan.high, f"{NEWEST} LIMIT {COUNTED_PLACES + 1}", plan.until)
-        for counted, _ in enumerate(rows, 1):
-            pass
+        counted, = next(db.until(plan.until, f"SELECT count(*) FROM ({sql})", [plan.match, plan.low, plan.high, *plan.args]))
     except OutOfTime:
-        return min(max(counted, found.seen), COUNTED_PLACES), True
+        return min(found.seen, COUNTED_PLACES), True
     return min(counted, COUNTED_PLACES), counted > COUNTED_PLACES
 
 
@@ -3756,9 +3853,6 @@ def located(db, pairs):
     return [{**row, "at": at, "kind": KIND_NAMES[kind]} for row, (_, _, at, kind, _) in marks]
 
 
-KIND_NAMES = list(EVENT_KINDS)
-
-
 def kind_rank(place):
     return BEST_KINDS.index(place["kind"]) if place["kind"] in BEST_KINDS else len(BEST_KINDS)
 
@@ -3831,7 +3925,10 @@ def snippet_of(text, pattern):
         if begin >= end:
             break
     pieces += [[text[at:max(at, end)], False]] + ([["…", False]] if end < len(text) else [])
-    return [[re.sub(r"\s+", " ", piece), lit] for piece, lit in pieces if piece]
+    return [[SPACES.sub(" ", piece), lit] for piece, lit in pieces if piece]
+
+
+SPACES = re.compile(r"\s+")
 
 
 def alike(text):
@@ -3898,26 +3995,34 @@ def session_ordinals(db, plan):
 
 
 def search_condition(db, reader, text):
-    """{SQL condition: value} for the sessions `x` of a list that a search narrows.
+    """({SQL condition: value} for the sessions `x` of a list that a search narrows, whether it may have missed some).
 
     Signs are not in the index: a search for nothing else looks at titles, as the original does."""
     asked = parse_query(text)
     if not (asked.groups or asked.without or asked.filters):
-        return {"instr(x.search_text, ?)": fold(text)}
-    return {FOUND: json_text(matching_sessions(db, reader, asked))}
+        return {"instr(x.search_text, ?)": fold(text)}, False
+    ids, capped = matching_sessions(db, reader, asked)
+    return {FOUND: json_text(ids)}, capped
 
 
 FOUND = "x.id IN (SELECT value FROM json_each(?))"
 
 
+LIST_FOUND, LIST_SECONDS = 10_000, 0.06
+
+
 def matching_sessions(db, reader, asked):
-    """The ids of the newest sessions that a search finds, a thousand at most."""
-    plan = plan_search(db, reader, asked)
-    found = no_groups("newest")
-    with contextlib.suppress(OutOfTime):
-        collect(db, plan, found, plan.low, plan.high, COUNTED_PLACES, time.thread_time() + 4 * SEARCH_SECONDS)
-    return [row["session_id"] for row in db.execute(
-        "SELECT session_id FROM indexed WHERE search_no IN (SELECT value FROM json_each(?))", [json_text(list(found.groups))])]
+    """(ids of the sessions that a search finds, whether there may be more): the newest, as many as time permits."""
+    plan, ids = plan_search(db, reader, asked), []
+    if plan.match is None:
+        return [], False
+    sql = places_sql(plan, "DISTINCT i.session_id", f"{NEWEST} LIMIT {LIST_FOUND}")
+    try:
+        for row in db.until(time.thread_time() + LIST_SECONDS, sql, [plan.match, plan.low, plan.high, *plan.args]):
+            ids.append(row["session_id"])
+    except OutOfTime:
+        return ids, True
+    return ids, len(ids) == LIST_FOUND
 
 
 # ---------------------------------------------------------------------------
@@ -4349,6 +4454,7 @@ def serve():
     server.run()
     server.close()
     stopped.set()
+    db.changed.set()            # it looks up
     indexer.join(5)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     lock.close()

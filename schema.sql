@@ -129,10 +129,12 @@ CREATE TABLE sessions (
     search_text         TEXT NOT NULL,      -- title, description and tags, case-folded
     header              TEXT NOT NULL,      -- the HAIL header as sent, without the id and the type
     stats               TEXT NOT NULL,      -- the counts with what they need to grow, JSON
+    step_kinds          TEXT,               -- how many steps of each kind, JSON; NULL where they are yet to be counted
     UNIQUE (user_id, tool, hail_id)         -- NULLs differ: sessions of deleted users never clash
 ) STRICT;
 CREATE INDEX sessions_by_sync ON sessions (team_id, sync_no);
 CREATE INDEX sessions_by_parent ON sessions (user_id, tool, parent_hail_id) WHERE parent_hail_id IS NOT NULL;
+CREATE INDEX sessions_uncounted ON sessions (id) WHERE step_kinds IS NULL;
 
 -- Lists: an index for each filter and sort; see FILTERS and SORTS.  Those by time hold all that
 -- filters need, so that several filters at once, totals and facets are read from them alone.

@@ -103,6 +103,19 @@ class Filters(ListCase):
         self.assertEqual(self.listed(self.bob, team_id=self.teams[2])["total"], 0)
         self.assertEqual(self.listed(Client())["total"], 0)
 
+    def test_of_more_teams_than_a_page_has_rows_every_session_comes_in_its_place(self):
+        for number in range(4):
+            self.teams.append(self.new_team(self.ada, f"further {number}"))
+        for number, team in enumerate(self.teams * 3):
+            self.send(self.ada, team, tool="codex" if number % 3 else "cursor", start=number * 37 % 11, messages=number * 5 % 7)
+        self.send(self.ada, self.teams[0], messages=0)      # empty: in no list
+        for view, sort in itertools.product(({}, {"tool": "codex"}, {"tool": "none"}, {"day": "2026-02-11"}), KEYS):
+            with self.subTest(**view, sort=sort):
+                whole = self.listed(**view, sort=sort, per_page=100)["sessions"]
+                self.assertEqual(self.walk(**view, sort=sort, per_page=1), whole)
+                pages = [self.listed(**view, sort=sort, per_page=2, page=number)["sessions"] for number in range(1, 12)]
+                self.assertEqual(sum(pages, []), whole)
+
     def test_a_day_begins_on_the_callers_clock(self):
         first = self.send(self.ada, self.teams[0], start=-6 * 60 - 30)          # 2026-02-10T23:30Z
         second = self.send(self.ada, self.teams[0], start=-5 * 60)              # 2026-02-11T01:00Z

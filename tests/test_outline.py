@@ -24,7 +24,7 @@ class SessionCase(ServerCase):
         return self.upload(self.ada, new_session(session_id, events))
 
     def read(self, session_id, what, **query):
-        return self.check(self.ada.get(f"/api/sessions/{session_id}/{what}?{urllib.parse.urlencode(query)}"), 200).json
+        return self.check(self.ada.get(f"/api/sessions/{session_id}/{what}".rstrip("/") + f"?{urllib.parse.urlencode(query)}"), 200).json
 
     def entries(self, session_id):
         return self.read(session_id, "outline")["entries"]
@@ -117,6 +117,37 @@ class Map(SessionCase):
         self.assertEqual(found["flags"], "00123")
         self.assertEqual(len(found["names"]), 21)
 
+    def test_compactions_and_interruptions_are_marked_so_that_they_show_where_they_are_folded(self):
+        custom = [new_event("Custom", "", data={"kind": kind}) for kind in ("compaction", "interrupt", "hook")]
+        self.assertEqual(self.read(self.store([new_event(), *custom]), "map")["flags"], "0440")
+
+
+class StepKinds(SessionCase):
+    def listed(self):
+        session, = self.ada.get("/api/sessions").json["sessions"]
+        return session["step_kinds"]
+
+    def test_a_session_says_how_many_steps_of_each_kind_it_has(self):
+        data = {"FileRead": {"path": "a"}, "FileCreate": {"path": "b"}, "FileDelete": {"path": "c"}, "ShellCommand": {"command": "ls"},
+                "CodeSearch": {"query": "x"}, "FileSearch": {"pattern": "*"}, "WebSearch": {"query": "y"}, "WebFetch": {"url": "z"},
+                "TaskStart": {"title": "t"}, "ToolCall": {"name": "MCP"}, "ToolResult": {"name": "MCP"}, "Custom": {"kind": "hook"}}
+        session_id = self.store([new_event(), edit(), edit()] + [new_event(kind, "", data=given) for kind, given in data.items()])
+        self.assertEqual(self.listed(), {"read": 1, "edit": 4, "shell": 1, "search": 2, "web": 2, "agent": 1, "other": 1})
+        self.assertEqual(self.check(self.ada.get(f"/api/sessions/{session_id}"), 200).json["step_kinds"], self.listed())
+
+    def test_without_steps_there_are_none(self):
+        self.store([new_event()])
+        self.assertEqual(self.listed(), {})
+
+    def test_they_follow_growth_replacement_and_a_new_upload(self):
+        session_id = self.store([new_event(), edit()])
+        self.grow(session_id, [edit(), new_event("FileRead", "", data={"path": "a"})])
+        self.assertEqual(self.listed(), {"read": 1, "edit": 2})
+        self.grow(session_id, [new_event("WebFetch", "", data={"url": "u"})], start=2)
+        self.assertEqual(self.listed(), {"edit": 1, "web": 1})
+        self.store([new_event(), edit(), edit(), edit()])
+        self.assertEqual(self.listed(), {"edit": 3})
+
 
 # Sessions of any shape: which event, how large, whether a sub-agent's, what it cost.
 EVENTS = st.lists(st.tuples(st.sampled_from(["prompt", "edit", "error", "reply"]), st.sampled_from([2, 50_000, 200_000]),
@@ -166,6 +197,8 @@ class HoweverItGrew(SessionCase):
         self.assertEqual(found, outline_of(events))
         found = self.read(session_id, "map")
         self.assertEqual([found["names"][ord(each) - 65] for each in found["kinds"]], [each["event_type"]["type"] for each in events])
+        edits = sum(each["event_type"]["type"] == "FileEdit" for each in events)
+        self.assertEqual(self.read(session_id, "")["step_kinds"], {"edit": edits} if edits else {})
 
 
 class WindowsByTime(SessionCase):

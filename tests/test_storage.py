@@ -169,6 +169,84 @@ class SchemaAndSteps(ServerCase):
         grown._connection().close()
 
 
+class GrownFromVersionOne(ServerCase):
+    """A server that was filled under version 1 loses nothing, and makes up for what version 1 did not keep."""
+
+    def setUp(self):
+        super().setUp()
+        self.ada = self.register("ada")
+        events = [new_event(text="Where is the needle?"), new_event("FileRead", "", at=1, data={"path": "a.py"}),
+                  new_event("Custom", "", at=2, data={"kind": "compaction"}), new_event("ShellCommand", "", at=3, data={"command": "ls"})]
+        self.id = self.upload(self.ada, new_session("s-1", events))
+        self.upload(self.ada, new_session("s-2"))
+        self.index()
+        self.before = self.seen()
+        self._stop()
+        make_version_one(self.folder / "data/opensession.db")
+        self.restart()
+
+    def seen(self):
+        """What ada sees, without what version 1 did not have."""
+        answers = {path: self.ada.get(path).json for path in
+                   ("/api/sessions?facets=1", "/api/search?q=needle", "/api/teams", f"/api/sessions/{self.id}/events",
+                    f"/api/sessions/{self.id}/outline", f"/api/sync/pull?team_id={self.ada.team_id}")}
+        answers["/api/search?q=needle"]["took_ms"] = 0
+        for session in [*answers["/api/sessions?facets=1"]["sessions"], answers["/api/search?q=needle"]["hits"][0]["session"],
+                        *answers[f"/api/sync/pull?team_id={self.ada.team_id}"]["sessions"]]:
+            session["step_kinds"] = None
+        return answers
+
+    def steps(self):
+        return {each["id"]: each["step_kinds"] for each in self.ada.get("/api/sessions").json["sessions"]}
+
+    def test_everything_is_as_it_was(self):
+        self.assertEqual(self.seen(), self.before)
+        self.assertTrue((self.folder / "data/before-schema-2.db").exists())
+
+    def test_steps_are_counted_and_compactions_are_marked_by_and_by(self):
+        flags = self.ada.get(f"/api/sessions/{self.id}/map")
+        self.assertEqual((set(self.steps().values()), flags.json["flags"]), ({None}, "0000"))
+        while opensession.count_old_steps(opensession.db):
+            pass
+        self.assertEqual(self.steps()[self.id], {"read": 1, "shell": 1})
+        again = self.ada.get(f"/api/sessions/{self.id}/map", headers={"If-None-Match": flags.headers["ETag"]})
+        self.assertEqual(self.check(again, 200).json["flags"], "0040")
+
+    def test_a_session_that_grows_before_it_is_counted_is_counted_whole(self):
+        self.check(self.ada.post(f"/api/sessions/{self.id}/events", {"events": [new_event("WebFetch", "", at=9, data={"url": "x"})]}), 200)
+        self.assertIsNone(self.steps()[self.id])
+        while opensession.count_old_steps(opensession.db):
+            pass
+        self.assertEqual(self.steps()[self.id], {"read": 1, "shell": 1, "web": 1})
+
+    def test_a_lost_body_does_not_hold_up_the_others(self):
+        for path in (self.folder / "data/bodies").glob("*/*"):
+            path.unlink()
+        while opensession.count_old_steps(opensession.db):
+            pass
+        self.assertEqual(self.steps()[self.id], {"read": 1, "shell": 1})
+
+
+def make_version_one(path):
+    """Turn a database into one of version 1 with the same rows, as far as version 1 had room for them."""
+    old = path.with_name("old.db")
+    with contextlib.closing(sqlite3.connect(old)) as connection:
+        connection.executescript((Path(__file__).parent / "fixtures/schema-1.sql").read_text())
+        connection.execute("ATTACH ? AS new", [str(path)])
+        tables = [name for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%VIRTUAL%'")]
+        for table in sorted(tables, key=lambda name: name != "sessions"):       # first: its triggers fill others
+            columns = ", ".join(name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})"))
+            connection.executescript(f"DELETE FROM {table}; INSERT INTO {table} ({columns}) SELECT {columns} FROM new.{table}")
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+        for rowid, marks in connection.execute("SELECT rowid, marks FROM blocks").fetchall():
+            marks = bytes(byte & 3 if place % opensession.MARK.size == opensession.MARK.size - 1 else byte for place, byte in enumerate(marks))
+            connection.execute("UPDATE blocks SET marks = ? WHERE rowid = ?", [marks, rowid])
+        connection.commit()
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    old.rename(path)
+
+
 def shape_of(database):
     """Tables with their columns, indexes with theirs."""
     tables = [row["name"] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
