@@ -2,7 +2,7 @@
 import { age, compact, date, duration, moment, number } from "./format.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
-import { dotted, lineCounts, mark } from "./marks.js";
+import { dotted, lineCounts, mark, spoken } from "./marks.js";
 import { LEVELS } from "./plan.js";
 import { toolTitle } from "./tools.js";
 
@@ -10,7 +10,7 @@ export function header(session, activeSeconds) {
     return html`
         <header class="session">
             ${session.parent && html`<p class="parent">${t("parent")} <a href="/session/${session.parent.id}">${session.parent.title || t("untitled")}</a></p>`}
-            <div class="titled"><h1>${mark(session.tool)}${session.title || t("untitled")}</h1>
+            <div class="titled"><h1 ${spoken(session.title)}>${mark(session.tool)}${session.title || t("untitled")}</h1>
                 ${session.can_delete && html`<button type="button" class="plain" data-do="rename">${t("rename")}</button>`}</div>
             <p class="facts">${dotted(facts(session))}</p>
             <p class="facts numbers">${dotted(numbers(session, activeSeconds))}</p>

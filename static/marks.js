@@ -12,6 +12,9 @@ export const lineCounts = ({ lines_added: added, lines_removed: removed }) => ad
 export const tokens = ({ total_input_tokens: input, total_output_tokens: output }) => input || output
     ? html`<span title="${t("tokens.title", { input: number(input), output: number(output) })}">${compact(input + output)}</span>` : null;
 
+/** The language of a person's own text where its letters tell, for voices and for where lines break. */
+export const spoken = text => /[가-힣]/.test(text ?? "") && html`lang="ko"`;
+
 /** What there is of several facts, with dots between. */
 export const dotted = facts => facts.filter(fact => fact || fact === 0).map((fact, at) => html`${at > 0 && " · "}<span>${fact}</span>`);
 

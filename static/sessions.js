@@ -10,7 +10,7 @@ import { openHeat } from "./heat.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { useKeys } from "./keys.js";
-import { dotted, lineCounts, mark, stepBar, tokens } from "./marks.js";
+import { dotted, lineCounts, mark, spoken, stepBar, tokens } from "./marks.js";
 import { announce, showError, title } from "./parts.js";
 import { nothingYet } from "./start.js";
 import { teams, user } from "./who.js";
@@ -142,7 +142,7 @@ function dayName(time) {
 const row = session => html`
     <tr class="row">
         <td>${user() && html`<input type="checkbox" data-choose="${session.id}" aria-label="${t("choose", { name: session.title || t("untitled") })}">`}${mark(session.tool)}
-            <a href="/session/${session.id}" data-open data-row dir="auto">${session.title || t("untitled")}</a></td>
+            <a href="/session/${session.id}" data-open data-row dir="auto" ${spoken(session.title)}>${session.title || t("untitled")}</a></td>
         <td><span class="project" title="${[session.project, session.git_branch].filter(Boolean).join(" · ")}" dir="auto">${session.project}</span>
             <span class="sub">${dotted([session.nickname, ...rowMarks(session)])}</span></td>
         <td>${stepBar(session.step_kinds)}</td>

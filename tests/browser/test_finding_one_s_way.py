@@ -202,6 +202,26 @@ class Growing(OneSession):
         self.see(".reply", "One more word.")
 
 
+    def test_whoever_follows_sees_each_new_event(self):
+        start = datetime.now(timezone.utc) - timedelta(minutes=4)
+        events = [event for number in range(10) for event in harbour(number)]
+        for number, event in enumerate(events):
+            event["timestamp"] = (start + timedelta(seconds=number)).isoformat().replace("+00:00", "Z")
+        session = call(self.address, "POST", "/api/sessions", {"session": new_session(events=events)}, key=self.key)["id"]
+        self.sign_in(self.key)
+        self.go(f"/session/{session}")
+        self.click("button.follow")
+        self.see("button.follow[aria-pressed=true]")
+        self.see(".reader .over")
+        for number in range(3):
+            late = new_event("AgentMessage", f"News number {number}.")
+            late["timestamp"] = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+            call(self.address, "POST", f"/api/sessions/{session}/events", {"events": [late]}, key=self.key)
+            self.see(".reply", f"News number {number}.", seconds=20)
+            self.until(lambda: self.run_js("return innerHeight + scrollY > document.documentElement.scrollHeight - 150"), "the end in sight")
+        self.assertEqual(self.all("button.unseen-events"), [])
+
+
 class TheOtherLanguage(SampleCase):
     def test_the_page_is_korean_where_it_was_chosen(self):
         self.sign_in(self.key)

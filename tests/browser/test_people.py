@@ -150,7 +150,7 @@ class Teams(PageCase):
         self.new_person("mary")
         self.new_team("Looms")
         self.fill("[data-form=add]", nickname="nobody")
-        self.see("[data-form=add] .error", "user not found")
+        self.see("[data-form=add] .error", "User not found.")
         self.fill("[data-form=add]", nickname="mary", role="member")
         self.see("tr[data-member]", "mary")
         row = "tr[data-member]:has(button[data-remove=mary])"

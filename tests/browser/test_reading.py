@@ -16,6 +16,15 @@ class TheList(SampleCase):
         self.assertEqual(titles[1], TIDES)
         self.assertIn("--json", titles[2])
 
+    def test_a_row_draws_the_kinds_of_its_steps_and_says_them(self):
+        self.sign_in(self.key)
+        self.see(".sessions .steps-bar")
+        kinds = next(each["step_kinds"] for each in call(self.address, "GET", "/api/sessions", key=self.key)["sessions"] if each["title"] == TIDES)
+        row = next(row for row in self.all(".sessions .row") if TIDES in row.text)
+        bar = row.find_element("css selector", ".steps-bar")
+        self.assertTrue(bar.get_attribute("aria-label").startswith(f"{sum(kinds.values())} steps: "))
+        self.assertEqual({part.get_attribute("data-kind") for part in bar.find_elements("css selector", "rect")}, set(kinds))
+
     def test_the_filter_by_tool_is_in_the_address(self):
         self.sign_in(self.key)
         self.click(".facets button", "Codex")
