@@ -6015,6 +6015,13 @@ def keep_house(db, stopped):
         stopped.wait(3600)
 
 
+def start_thread(work, *arguments):
+    """Begin some work beside the requests; it ends with the process."""
+    thread = threading.Thread(target=work, args=arguments, daemon=True, name=work.__name__)
+    thread.start()
+    return thread
+
+
 def serve():
     """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
     started, stopped, lock = time.time(), threading.Event(), None
@@ -6029,10 +6036,9 @@ def serve():
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     if lock:
         offer_setup(lambda text: print(text, flush=True))
-        threads = {name: threading.Thread(target=work, args=arguments, daemon=True, name=name) for name, work, arguments in (
-            ("sweep", sweep, [started]), ("index", keep_index, [db, stopped]), ("keeper", keep_house, [db, stopped]))}
-        for thread in threads.values():
-            thread.start()
+        start_thread(sweep, started)
+        start_thread(keep_house, db, stopped)
+        indexer = start_thread(keep_index, db, stopped)
     signal.signal(signal.SIGTERM, stop)
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
     server.run()
@@ -6040,7 +6046,7 @@ def serve():
     stopped.set()
     if lock:
         db.changed.set()        # it looks up
-        threads["index"].join(5)
+        indexer.join(5)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         lock.close()
 

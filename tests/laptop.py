@@ -37,9 +37,10 @@ def eventually(condition, seconds=15):
 
 
 class Server:
-    """opensession.py on a free port with a folder of its own."""
+    """opensession.py on a free port with a folder of its own; `settings` are environment variables for it."""
 
-    def __init__(self):
+    def __init__(self, **settings):
+        self.settings = settings
         self.folder = Path(tempfile.mkdtemp(prefix="server-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -50,7 +51,8 @@ class Server:
         self.key = self.call("POST", "/api/register", {"nickname": "ada"})["api_key"]
 
     def start(self):
-        env = clean_environment(HOST="127.0.0.1", PORT=str(self.port), OPENSESSION_DATA_DIR=str(self.folder / "data"))
+        env = clean_environment(HOST="127.0.0.1", PORT=str(self.port), OPENSESSION_DATA_DIR=str(self.folder / "data"),
+                                **self.settings)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([sys.executable, SERVER], env=env, stdout=log, stderr=log, cwd=self.folder)
         if not eventually(self.answers, 30):

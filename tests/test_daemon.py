@@ -30,6 +30,27 @@ class WithServer(unittest.TestCase):
         return self.server.uploads()[before:]
 
 
+class AHurry(unittest.TestCase):
+    def test_a_server_that_asks_to_wait_gets_the_rest_later(self):
+        limits = {"OPENSESSION_BASE_URL": "https://sessions.example.org", "OPENSESSION_SETUP": "open"}
+        server = Server(**limits, OPENSESSION_UPLOADS_PER_MINUTE="1")       # ten at once
+        self.addCleanup(server.remove)
+        laptop = Laptop(server)
+        self.addCleanup(laptop.remove)
+        for number in range(13):
+            Transcript(laptop).prompt(f"Paint door {number}").reply("Painted.")
+        laptop.start("once")
+        self.assertTrue(eventually(lambda: "too many requests; try again in" in laptop.log.read_text()))
+        laptop.stop(signal.SIGKILL)         # it would wait as long as it was told
+        self.assertEqual((len(server.sessions()), len(server.uploads())), (10, 11))
+        self.assertEqual(laptop.rows("SELECT count(*), max(parked_for) FROM outbox"), [(3, None)])
+        server.stop()
+        server.settings = limits
+        server.start()
+        laptop.command("once")
+        self.assertEqual(len(server.sessions()), 13)
+
+
 class Sending(WithServer):
     def test_a_pass_sends_what_every_tool_wrote(self):
         Transcript(self.laptop).prompt("Paint the shed").reply("Painted.")

@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 import unittest
+import uuid
 from pathlib import Path
 
 import client
@@ -170,6 +171,19 @@ class SchemaAndSteps(ServerCase):
         grown._connection().close()
         grown = opensession.open_database(self.folder / "grown.db", "", opensession.MIGRATIONS)
         self.assertEqual(shape_of(grown), shape_of(opensession.db))
+        grown._connection().close()
+
+    def test_acts_of_the_first_schema_are_given_to_their_teams(self):
+        path = self.folder / "grown.db"
+        first = (Path(__file__).parent / "fixtures/schema-1.sql").read_text()
+        team, user, session = (str(uuid.uuid4()) for _ in range(3))
+        old = opensession.open_database(path, first, [])
+        old.batch([("INSERT INTO audit (at, action, object) VALUES ('', ?, ?)", row) for row in (
+            ["member.add", f"{team} {user}"], ["session.move", f"{session} {team}"], ["team.update", team], ["login", None])])
+        old._connection().close()
+        grown = opensession.open_database(path, "", opensession.MIGRATIONS)
+        self.assertEqual([tuple(row) for row in grown.execute("SELECT object, team_id FROM audit ORDER BY no")],
+                         [(user, team), (session, team), (team, team), (None, None)])
         grown._connection().close()
 
 
