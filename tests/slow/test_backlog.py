@@ -53,7 +53,8 @@ class Backlog(unittest.TestCase):
         again, more = self.once()
         self.assertEqual((uploads, more), (self.count, 0))
         self.assertEqual(self.total(), self.count)
-        reached("backlog", f"{self.count:,} sessions in {seconds:.0f} s: peak {peak:.0f} MB, a second run sends {more} (peak {again:.0f} MB)")
+        reached("backlog", f"{self.count:,} sessions in {seconds:.0f} s: peak {peak:.0f} MB, "
+                           f"a second run sends {more} (peak {again:.0f} MB)")
         self.assertLess(max(peak, again), 100)
 
     def total(self):
@@ -74,7 +75,7 @@ class Backlog(unittest.TestCase):
             for transcript in transcripts:
                 transcript.reply(f"Meanwhile {turn}.")
             time.sleep(4)
-        self.assertTrue(eventually(lambda: self.laptop.has("SELECT count(*) FROM outbox") == [(count,)], 120), self.laptop.rows("SELECT count(*) FROM outbox"))
+        self.assertTrue(eventually(lambda: self.laptop.has("SELECT count(*) FROM outbox") == [(count,)], 120))
         status = open(f"/proc/{self.laptop.process.pid}/status").read()
         peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
         database = sum(path.stat().st_size for path in self.laptop.database.parent.glob("local.db*")) / MIB
@@ -83,7 +84,8 @@ class Backlog(unittest.TestCase):
         self.assertEqual(self.laptop.stop(), 0)
         self.assertEqual(self.total(), count)
         self.assertEqual({one["event_count"] for one in self.server.sessions()}, {7})
-        reached("backlog", f"{count:,} sessions that changed while the server was away: peak {peak:.0f} MB, local.db {database:.1f} MB, all there afterwards")
+        reached("backlog", f"{count:,} sessions that changed while the server was away: peak {peak:.0f} MB, "
+                           f"local.db {database:.1f} MB, all there afterwards")
         self.assertLess(peak, 100)
         self.assertLess(database, 10 + count / 200)
 

@@ -49,8 +49,8 @@ class Writer:
     def next_request(self):
         """(session, its lines afterwards, what to send): a new session, more events, others from somewhere on, or its end."""
         self.count += 1
-        new = [json.dumps({"type": "event", **new_event(text=self.chance.randbytes(self.chance.choice([50, 50, 5000, 5000, 200_000])).hex())}).encode() + b"\n"
-               for _ in range(self.chance.randint(1, 4))]
+        sizes = [self.chance.choice([50, 50, 5000, 5000, 200_000]) for _ in range(self.chance.randint(1, 4))]
+        new = [json.dumps({"type": "event", **new_event(text=self.chance.randbytes(size).hex())}).encode() + b"\n" for size in sizes]
         known = [name for name, lines in self.stored.items() if lines is not None and self.ids.get(name) and name not in self.open]
         if not known or self.chance.random() < 0.4:
             name, start = f"{self.name}-{self.count}", 0
@@ -98,7 +98,8 @@ class CrashCase(unittest.TestCase):
             for name in list(writer.open if only_open else {**writer.stored, **writer.open}):
                 lines = raw_lines(port, self.key, name)
                 possible = [writer.stored.get(name), *([writer.open[name]] if name in writer.open else [])]
-                self.assertIn(lines, possible, f"{name}: {lines and len(lines)} lines, {[each and len(each) for each in possible]} possible")
+                counts = [each and len(each) for each in (lines, *possible)]
+                self.assertIn(lines, possible, f"{name}: {counts[0]} lines, {counts[1:]} possible")
                 if lines is not None or name in writer.stored:
                     writer.stored[name] = lines
                 checked += 1

@@ -101,8 +101,9 @@ class SlowClients(CrowdCase):
         time.sleep(3)
         crowded, grown = self.best_p95(), resident(self.server) - before
         descriptors = len(list(Path(f"/proc/{self.server.pid}/fd").iterdir()))
-        reached("slowclients", f"{count} idle and half-open, {stalled} unread downloads of 60 MB: p95 of a list {crowded * 1000:.1f} ms, quiet "
-                               f"{quiet * 1000:.1f} ms (x {crowded / quiet:.1f}); + {grown / MIB:.0f} MB; {descriptors} descriptors")
+        reached("slowclients", f"{count} idle and half-open, {stalled} unread downloads of 60 MB: "
+                               f"p95 of a list {crowded * 1000:.1f} ms, quiet {quiet * 1000:.1f} ms (x {crowded / quiet:.1f})"
+                               f"; + {grown / MIB:.0f} MB; {descriptors} descriptors")
         self.assertGreater(descriptors, count + stalled)
         self.assertLess(crowded / quiet, 5)
         self.assertLess(resident(self.server) / MIB, 150 + count / 20)
@@ -157,9 +158,10 @@ class Bombs(CrowdCase):
         megabytes = size("bombs")
         event = json.dumps({"type": "event", **new_event(text=" " * 60_000)}).encode() + b"\n"
         # One line is collected up to its limit of 32 MB; of many lines nothing is kept.
-        self.refuses(f"gzip bomb of {megabytes} MB in one line", lambda: self.post(self.bomb(bytes(MIB), megabytes), Content_Encoding="gzip"), {413}, 80)
-        events = self.bomb(event * (MIB // len(event) + 1), megabytes)
-        self.refuses(f"gzip of {megabytes} MB of events", lambda: self.post(events, Content_Encoding="gzip"), {413 if megabytes > 256 else 201}, 20)
+        for name, piece, status, limit in [("of one line", bytes(MIB), 413, 80),
+                                           ("of events", event * (MIB // len(event) + 1), 413 if megabytes > 256 else 201, 20)]:
+            bomb = self.bomb(piece, megabytes)
+            self.refuses(f"gzip bomb {name}, {megabytes} MB", lambda: self.post(bomb, Content_Encoding="gzip"), {status}, limit)
 
     def bomb(self, piece, count):
         """The gzip of a session's header and a piece, so many times."""

@@ -145,7 +145,8 @@ class SystemCalls(FaultCase):
             faults, survived = self.every_n([f"{name}:error={error}" for name in self.CALLS for error in ("EIO", "ENOSPC")], acts)
         self.check_rest()
         self.assertGreater(faults, 10 * len(acts))
-        reached("syscalls", f"{faults} faults in {', '.join(self.CALLS)}, {survived} of them survived, the others refused and invisible; 0 litter")
+        reached("syscalls", f"{faults} faults in {', '.join(self.CALLS)}, {survived} of them survived, "
+                            "the others refused and invisible; 0 litter")
 
     @contextlib.contextmanager
     def fault(self, kind, n):

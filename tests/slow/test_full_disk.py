@@ -43,7 +43,8 @@ class FullDisk(unittest.TestCase):
             _, log = self.server.communicate(timeout=20)
         self.assertEqual(set(counts), {201, 507})
         self.assertNotIn("Traceback", log)
-        reached("diskfull", f"{rounds} times filled and freed: {counts[201]} x 201, {counts[507]} x 507, nothing else; all stored sessions whole")
+        reached("diskfull", f"{rounds} times filled and freed: {counts[201]} x 201, {counts[507]} x 507, nothing else; "
+                            "all stored sessions whole")
 
     def fill(self, round_number, counts):
         """Upload small and large sessions until nothing fits any more."""

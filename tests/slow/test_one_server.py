@@ -23,7 +23,8 @@ class Clock(unittest.TestCase):
             sent, pulled, times = [], [], []
             for hour in (0, -1, -2, 5, -24 * 400, 0, 24 * 400, -1):
                 self.set_clock(hour * 3600)
-                sent += [self.call("POST", "/api/sessions", hail_file(new_session(f"{hour}-{number}-{len(sent)}")))["id"] for number in range(4)]
+                new = [hail_file(new_session(f"{hour}-{number}-{len(sent)}")) for number in range(4)]
+                sent += [self.call("POST", "/api/sessions", session)["id"] for session in new]
                 while (page := self.call("GET", f"{pull}&since={cursor}"))["sessions"]:
                     pulled += [session["id"] for session in page["sessions"]]
                     times += [session["uploaded_at"] for session in page["sessions"]]
@@ -47,17 +48,24 @@ class TwoServers(unittest.TestCase):
     def test_the_second_one_says_so_and_ends_at_once(self):
         folder = self.enterContext(tempfile.TemporaryDirectory())
         with running_server(folder, OPENSESSION_LOG="warn") as first:
-            seconds = []
-            for _ in range(3):
-                started = time.monotonic()
-                second = server_process(folder, PORT="0")
-                _, said = second.communicate(timeout=30)
-                seconds.append(time.monotonic() - started)
-                self.assertEqual(second.returncode, 3, said)
+            refused, idle = [], []
+            for _ in range(4):
+                code, said, seconds = self.run_to_its_end(folder)
+                self.assertEqual(code, 3, said)
                 self.assertIn("already serves", said)
+                refused.append(seconds)
+                idle.append(self.run_to_its_end(folder, "--version")[2])
             self.assertEqual(call(first.port, "GET", "/api/health").status, 200)
-        reached("clock", f"a second server on the same data: exit code 3 within {min(seconds):.2f} s")
-        self.assertLess(min(seconds), 3)
+        reached("clock", f"a second server on the same data: exit code 3 within {min(refused):.2f} s; --version takes {min(idle):.2f} s")
+        self.assertLess(min(refused), 4 * min(idle))        # whatever else this machine has to do
+
+    def run_to_its_end(self, folder, *arguments):
+        """(exit code, last words, seconds) of another server on the same data."""
+        started = time.monotonic()
+        process = server_process(folder, *arguments, PORT="0")
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said, time.monotonic() - started
+
 
 
 if __name__ == "__main__":

@@ -391,8 +391,9 @@ class Answers(TroubleCase):
         self.assertEqual(self.laptop.stop(), 0)
 
     def test_trouble_on_the_way_is_tried_again_and_makes_nothing_twice(self):
-        orders = {"lost": lose_answer, "500": says(500), "502": says(502), "portal": pretends(200, b"<html>Please log in.</html>"), "504": says(504),
-                  "507": says(507), "half": half_answer, "418": says(418), "reset": reset, "wrong": pretends(200, b'{"ok": true}'),
+        orders = {"lost": lose_answer, "500": says(500), "502": says(502), "portal": pretends(200, b"<html>Please log in.</html>"),
+                  "504": says(504), "507": says(507),
+                  "half": half_answer, "418": says(418), "reset": reset, "wrong": pretends(200, b'{"ok": true}'),
                   "nonsense": nonsense, "deep": pretends(201, b"[" * 2000)}
         for name, order in some(orders.items()):
             with self.subTest(name):
