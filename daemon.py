@@ -10963,9 +10963,12 @@ def external_block(block):
 #
 # Speed comes from two levels.  Encoded lines are searched in blocks for hints:
 # byte patterns that begin with a literal of two or more characters, which `re`
-# finds about as fast as bytes.find.  Only lines with a hint are walked, and only
-# with the rules whose hint was found.
+# finds about as fast as bytes.find; most of them only in the long words of a block,
+# which are a tenth of it.  Only lines with a hint are walked, and only with the
+# rules whose hint was found.
 # ---------------------------------------------------------------------------
+
+RULES_VERSION = 2               # raise it with every change of RULES: servers then check what they hold again
 
 
 class Privacy(NamedTuple):
@@ -11015,13 +11018,25 @@ DUMMY = re.compile(r"(?i)example|xxxx|your[_-]|\.\.\.|0123456789|1234567890|abcd
 
 
 def plausible(value):
-    """Whether a value that somebody called secret is one: random, not a name, a path or a placeholder.
+    """Whether a value that somebody called secret is one.
 
     A digit is asked for.  That costs passwords of letters only and saves most of the
     false alarms in source code."""
-    return (len(value) >= 8 and any(char.isdigit() for char in value) and entropy(value) >= 3.2
-            and not DUMMY.search(value) and not PLACEHOLDER.search(value) and not NO_SECRET.match(value)
-            and not written_by_hand(value))
+    return any(char.isdigit() for char in value) and random_value(value)
+
+
+def random_value(value):
+    """Whether a value is random, not a name, a path or a placeholder."""
+    return (len(value) >= 8 and entropy(value) >= min(3.2, 0.85 * math.log2(len(value))) and not DUMMY.search(value)
+            and not PLACEHOLDER.search(value) and not NO_SECRET.match(value) and not written_by_hand(value))
+
+
+def random_word(value):
+    """Whether a word that stands where prose names a secret is one and not the next word of the sentence."""
+    return plausible(value) and not HEX_ONLY.fullmatch(value) and any(char.isalpha() for char in value)
+
+
+HEX_ONLY = re.compile(r"[0-9a-f.-]+|[0-9A-F.-]+")
 
 
 PLACEHOLDER = re.compile(r"(?i)[<>{}]|^\$|^%\w+%$|\*\*\*|^x+$|change_?me|placeholder|redacted|example|process\.env"
@@ -11033,7 +11048,8 @@ NO_SECRET = re.compile(r"(?:~|\.{0,2}/[\w.-]+/|[A-Za-z]:[\\/]|\w+://|[\w.$]+[(\[
 
 def written_by_hand(value):
     """Whether a value is made of words (SOME-NAME_2, camelCase) rather than of random characters."""
-    return len(value) >= 4 * len(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", value))
+    pieces = len(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", value))
+    return len(value) >= (4 if any(char.isdigit() for char in value) else 2.6) * pieces
 
 
 def password_in_url(value):
@@ -11061,166 +11077,254 @@ def with_digit(value):
 class Rule(NamedTuple):
     """One shape of secret.  What the pattern's group matches is masked, or all of it where
     it has none, if `check` agrees.  `hints` are the byte patterns that make a line a
-    candidate; without any, the pattern itself is the hint.  `words` are for patterns
-    that begin with a choice, which `re` is slow to find: one of them, in any case, stands at
-    most `near` characters behind the beginning of every match."""
+    candidate, the pattern itself if there are none; they are searched in long words only, or
+    `anywhere` in its stead.  `words` are for patterns that begin with a choice, which `re` is slow to
+    find: one of them, in any case, stands at most `near` characters behind the beginning of every match."""
     name: str
     pattern: str
     check: Callable = random_looking
     hints: tuple = ()
+    anywhere: tuple = ()
     words: tuple = ()
     near: int = 0
 
 
-# Where a value is given to a name that sounds secret: api_key: "…", DB_PASSWORD=…, {"token": "…"}.
-SECRET_WORD = (r"(?:(?:api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook)"
-               r"[_-]?key|secret|token|passw(?:or)?d|passwd|passphrase|pwd|credentials?)(?:_?base|_?\d{1,2})?")
+# Where a value is given to a name that sounds secret: api_key: "…", DB_PASSWORD=…, {"token": "…"}, "the token is …".
+SECRET_WORD = (r"(?:(?:api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook|session|admin"
+               r"|deploy|storage|subscription)[ _-]?key|secret|token|passw(?:or)?d|passwd|passphrase|(?<![A-Za-z])pass|pwd"
+               r"|credentials?)(?:_?base|_?\d{1,2})?")
 ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
-    rf'(?i){word}[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value)?[:=>]{{1,2}}+(?:[\w &]{{1,14}}=)?+[ \\"\'(bftnr]{{0,16}}'
-    rf'(?=[^\0- "\'\\]{{8}})(?=[^\0- "\'\\]{{0,99}}\d)'
+    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{]{{1,2}}+(?:[\w &]{{1,14}}=)?+[ \\"\'`(bftnr]{{0,16}}'
+    rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,8}}(?=[\w.+/=~-]{{12}}))'
+    rf'(?![\w.$]{{1,80}}+[(\[])(?=[^\0- "\'\\`]{{8}})(?=[^\0- "\'\\`]{{0,99}}\d)'
     for word in ASSIGNED_WORDS)
-# Hints that many rules share.  Tools put their own ids in every line: those are no hint.
-SK = ("sk-[a-zA-Z0-9_-]{20}",)
-UNDERSCORE = (r"_[A-Za-z0-9]{20}(?<!toolu_.{20})(?<!call_.{20})(?<!msg_.{20})(?<!req_.{20})",)
-DASH = (r"-[A-Za-z0-9]{24}",)
+AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,12}[:=,]|\\{0,6}\"[ :\\]{1,8}\"[a-z0-9+/]{20})",)
+QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
 
 # To add a rule: one line, the specific before the general, as the first one names the
 # mask.  Begin the pattern with at least two literal characters (no ^, \b or class; a
-# token may stand right behind \n, a colour code or a Korean letter), or give such hints;
-# a hint with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that
-# no input takes quadratic time.  Add a case to tests/test_privacy.py, made of pieces.
+# token may stand right behind \n, a colour code or a Korean letter), or give such hints; where a
+# match need not hold a long word (see LONG_WORD), give hints `anywhere`: each costs as much as ten
+# others.  One with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.  Add
+# cases to tests/fixtures/secrets-written-from.tsv, in pieces.
+PRIVATE_KEY = (r"P(?:RIVATE KEY(?: BLOCK)?-----|rivate-Lines: )",)
+AWS_KEY = (r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",)
 RULES = (
     # AI providers
-    Rule("anthropic", r"sk-ant-[\w-]{24,}", hints=SK),
-    Rule("openai", r"sk-(?:proj|svcacct|admin|None)-[\w-]{20,}", hints=SK),
-    Rule("openai", r"sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}", hints=SK),
-    Rule("openrouter", r"sk-or-v1-[0-9a-f]{48,}", hints=SK),
-    Rule("langfuse", r"sk-lf-[0-9a-f]{8}-[0-9a-f-]{27}", hints=SK),
-    Rule("sk-generic", r"sk-(?:[a-z]{2,8}-)?[A-Za-z0-9]{32,}", with_digit, SK),
-    Rule("langsmith", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}", hints=UNDERSCORE),
-    Rule("groq", r"gsk_[A-Za-z0-9]{48,}", hints=UNDERSCORE),
-    Rule("xai", r"xai-[A-Za-z0-9]{70,}", hints=DASH),
-    Rule("perplexity", r"pplx-[A-Za-z0-9]{40,}", hints=DASH),
-    Rule("huggingface", r"hf_[A-Za-z0-9]{34,}", hints=UNDERSCORE),
-    Rule("huggingface", r"api_org_[A-Za-z]{34}", hints=UNDERSCORE),
-    Rule("replicate", r"r8_[A-Za-z0-9]{37}", hints=UNDERSCORE),
+    Rule("anthropic", r"sk-ant-[\w-]{24,}"),
+    Rule("openai", r"sk-(?:proj|svcacct|admin|None)-[\w-]{20,}"),
+    Rule("openai", r"sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}"),
+    Rule("openrouter", r"sk-or-v1-[0-9a-f]{48,}"),
+    Rule("langfuse", r"sk-lf-[0-9a-f]{8}-[0-9a-f-]{27}"),
+    Rule("sk-generic", r"sk-(?:[a-z]{2,12}-)?[A-Za-z0-9]{32,}", with_digit),
+    Rule("langsmith", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}"),
+    Rule("groq", r"gsk_[A-Za-z0-9]{48,}"),
+    Rule("xai", r"xai-[A-Za-z0-9]{70,}"),
+    Rule("perplexity", r"pplx-[A-Za-z0-9]{40,}"),
+    Rule("huggingface", r"hf_[A-Za-z0-9]{34,}"),
+    Rule("huggingface", r"api_org_[A-Za-z0-9]{34}"),
+    Rule("replicate", r"r8_[A-Za-z0-9]{37}"),
     Rule("ai", r"nvapi-[\w-]{60,}"),
     Rule("ai", r"tgp_v1_[\w-]{40,}"),
     Rule("ai", r"tvly-(?:dev-|prod-)?[A-Za-z0-9]{28,}"),
-    Rule("ai", r"csk-[a-z0-9]{48}", hints=DASH),
-    Rule("ai", r"jina_[A-Za-z0-9]{60,}", hints=UNDERSCORE),
-    Rule("ai", r"fw_[A-Za-z0-9]{22,24}(?!\w)", with_digit, UNDERSCORE),
+    Rule("ai", r"csk-[a-z0-9]{48}"),
+    Rule("ai", r"jina_[A-Za-z0-9]{60,}"),
+    Rule("ai", r"fw_[A-Za-z0-9]{22,24}(?!\w)", with_digit),
+    Rule("ai", r"sk_[0-9a-f]{48}(?!\w)"),
+    Rule("ai", r"pcsk_[A-Za-z0-9]{5,8}_[A-Za-z0-9]{50,}"),
+    Rule("ai", r"pa-[\w-]{43}(?![\w-])", with_digit),
+    Rule("ai", r"fc-[0-9a-f]{32}(?!\w)"),
+    Rule("ai", r"rpa_[A-Z0-9]{40,}"),
+    Rule("ai", r"ctx7sk-[0-9a-f]{8}-[0-9a-f-]{27}"),
+    Rule("ai", r"wandb_v1_\w{40,}"),
+    Rule("ai", r"bb_(?:live|test)_[\w-]{24,}"),
+    Rule("ai", r"e2b_[0-9a-f]{40}"),
     # Clouds
-    Rule("aws-key-id", r"A(?:KIA|SIA|BIA|CCA)(?<![A-Z]....)[A-Z2-7]{16}(?![A-Za-z0-9])",
-         hints=tuple(f"A{kind}[A-Z2-7]{{16}}" for kind in ("KIA", "SIA", "BIA", "CCA"))),
-    Rule("aws-secret", r"(?i)secret_?(?:access_?)?key[^a-z0-9+/]{1,20}(?:string>)?([a-z0-9+/]{40})(?![a-z0-9+/])",
-         with_digit, (r"(?i)secret_?(?:access_?)?key[^a-z0-9]",)),
+    Rule("aws-key-id", r"A(?:KIA|SIA|BIA|CCA)(?<![A-Z]....)[A-Z2-7]{16}(?![A-Za-z0-9])", anywhere=AWS_KEY),
+    Rule("aws-key-id", r"A(?:KIA|SIA|BIA|CCA)(?<![A-Z]....)[A-Z0-9]{16}(?![A-Za-z0-9])", with_digit, anywhere=AWS_KEY),
+    Rule("aws-secret", r"(?i)secret[_. ]?(?:access[_ ]?)?key(?:</name>)?[^a-z0-9+/]{1,24}(?:string>|value>)?([a-z0-9+/]{40})(?![a-z0-9+/])",
+         with_digit, anywhere=ASSIGNED),
+    Rule("aws-secret", r"A[KSBC][IC]A[A-Z0-9]{16}[^A-Za-z0-9+/]{1,8}(?:[a-z_]{2,24}[^A-Za-z0-9+/]{1,6})?([A-Za-z0-9+/]{40})"
+                       r"(?![A-Za-z0-9+/=])", with_digit, anywhere=AWS_KEY),
+    Rule("aws-session", r"IQoJb3JpZ2lu[\w+/=-]{100,}"),
+    Rule("aws-session", r"FwoGZXIvYXdz[\w+/=-]{100,}"),
     Rule("aws-bedrock", r"ABSK[A-Za-z0-9+/]{100,}={0,2}"),
     Rule("aws-bedrock", r"bedrock-api-key-[\w=+/-]{60,}"),
     Rule("google-api", r"AIza[\w-]{35}"),
+    Rule("google-api", r"AQ\.Ab8[\w-]{40,}"),
     Rule("google-oauth", r"GOCSPX-[\w-]{28}"),
     Rule("google-oauth", r"ya29\.[\w-]{30,}"),
     Rule("google-oauth", r"1//0[\w-]{40,}"),
+    Rule("azure", r"(?i)key[^a-z0-9+/\n]{1,40}(?:\n\s{0,40})?(?:[^a-z0-9+/]{1,8})?(?:value[^a-z0-9+/]{1,8})?([a-z0-9+/]{86}==)", with_digit,
+         (r"==(?<=[A-Za-z0-9+/]{86}==)",)),
+    Rule("azure", r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{33,90}\+A(?:S[tb]|IoT|CRA|RmC|EhC|Zd)[A-Za-z0-9+/]{4,8}={0,2}", with_digit,
+         (r"\+A(?:S[tb]|IoT|CRA|RmC|EhC|Zd)[A-Za-z0-9+/]{4,8}=",)),
     Rule("azure", r"AccountKey=([A-Za-z0-9+/]{40,}={0,2})"),
     Rule("azure", r"\w{3}\dQ~[\w.~-]{31,34}", hints=(r"Q~[\w.~-]{31}",)),
-    Rule("digitalocean", r"do[opr]_v1_[0-9a-f]{64}", hints=UNDERSCORE),
+    Rule("azure", r"(?<![A-Za-z0-9])[A-Za-z0-9]{44,60}JQQJ99[A-Za-z0-9]{20,40}", hints=("JQQJ99",)),
+    Rule("digitalocean", r"do[opr]_v1_[0-9a-f]{64}"),
     Rule("cloudflare", r"v1\.0-[0-9a-f]{24}-[0-9a-f]{100,}"),
-    Rule("vercel", r"vc[a-z]_[A-Za-z0-9]{56,}", hints=UNDERSCORE),
+    Rule("cloudflare", r"cf(?:k|ut|at)_[A-Za-z0-9]{40,}"),
+    Rule("cloudflare", r"(?i)x-auth-key[\"'\\]*\s{0,3}[:=,]\s{0,3}[\"'\\]*([0-9a-f]{37})(?![0-9a-z])", anywhere=ASSIGNED[:1]),
+    Rule("vercel", r"vc[a-z]_[A-Za-z0-9]{24,}", with_digit),
     Rule("ngrok", r"ngrok_api_\w{40,}"),
-    Rule("ngrok", r"authtoken:?\s(\d\w{40,56})"),
+    Rule("ngrok", r"(?<![A-Za-z0-9])[123][A-Za-z0-9]{26}_\d[A-Za-z0-9]{20}(?!\w)", with_digit, (r"_\d[A-Za-z0-9]{20}(?![A-Za-z0-9_])",)),
+    Rule("alibaba", r"LTAI[A-Za-z0-9]{20}(?!\w)", with_digit, anywhere=("LTAI[A-Za-z0-9]{20}",)),
+    Rule("tencent", r"AKID[A-Za-z0-9]{32}(?!\w)", with_digit),
     # Code hosting, packages, chat
-    Rule("github", r"gh[opsur]_[A-Za-z0-9]{36,}", hints=UNDERSCORE),
-    Rule("github-pat", r"github_pat_\w{50,}", hints=UNDERSCORE),
-    Rule("gitlab", r"gl(?:pat|ptt|dt|rt|rtr|ft|imt|oas|cbt|agent|soat|ffct)-[\w-]{20,}(?:\.[\w-]{2,20}){0,2}"),
+    Rule("github", r"gh[opsur]_[A-Za-z0-9]{36,}"),
+    Rule("github-pat", r"github_pat_\w{50,}"),
+    Rule("gitlab", r"gl(?:pat|ptt|dt|rt|rtr|ft|imt|oas|cbt|agent|soat|ffct|wt)-[\w-]{20,}(?:\.[\w-]{2,20}){0,2}"),
     Rule("gitlab", r"GR1348941[\w-]{20,}"),
-    Rule("bitbucket", r"AT(?:BB|ATT3|CTT3)[\w=-]{24,}", with_digit,
-         tuple(f"AT{kind}" for kind in ("BB", "ATT3", "CTT3"))),
+    Rule("bitbucket", r"AT(?:BB|ATT3|CTT3)[\w=-]{24,}", with_digit),
     Rule("slack-webhook", r"hooks\.slack\.com/(?:services|workflows|triggers)/([\w/]{30,})"),
     Rule("slack", r"xox[a-z](?:\.xox[a-z])?-[\w-]{20,}"),
     Rule("slack", r"xapp-\d-[\w-]{30,}"),
+    Rule("discord", r"(?<![\w-])[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,38}(?![\w-])", with_digit, (r"\.[\w-]{6}\.[\w-]{27}",)),
     Rule("discord-webhook", r"webhooks/\d{15,20}/([\w-]{60,})"),
     Rule("telegram", r"\d{8,10}:AA[\w-]{33}", hints=(r":AA[\w-]{33}",)),
-    Rule("npm", r"npm_[A-Za-z0-9]{36}", hints=UNDERSCORE),
+    Rule("npm", r"npm_[A-Za-z0-9]{36}"),
     Rule("npmrc", r"_authToken=([\w./+=-]{16,})"),
     Rule("pypi", r"pypi-AgE[\w-]{50,}"),
     Rule("crates-gems", r"cio[A-Za-z0-9]{32}(?![A-Za-z0-9])", plausible),
-    Rule("crates-gems", r"rubygems_[0-9a-f]{48}", hints=UNDERSCORE),
+    Rule("crates-gems", r"rubygems_[0-9a-f]{48}"),
     Rule("crates-gems", r"dckr_[op]at_[\w-]{27,}"),
+    Rule("crates-gems", r"oy2[a-z0-9]{43}(?!\w)", with_digit),
+    Rule("crates-gems", r"CLOJARS_[0-9a-z]{60}"),
     Rule("jfrog", r"AKCp\w{65,}"),
+    Rule("jfrog", r"cmVmd[A-Za-z0-9]{59}(?!\w)", with_digit),
+    Rule("sonar", r"sq[aup]_[0-9a-f]{40}"),
     # Payment, mail, telephone
-    Rule("stripe", r"[sr]k_(?:live|test|prod)_[A-Za-z0-9]{20,}", hints=UNDERSCORE),
-    Rule("stripe", r"whsec_[A-Za-z0-9+/=]{32,}", hints=UNDERSCORE),
+    Rule("stripe", r"[sr]k_(?:live|test|prod)_[A-Za-z0-9]{20,}", hints=(r"k_(?:live|test|prod)_[A-Za-z0-9]{20}",)),
+    Rule("stripe", r"whsec_[A-Za-z0-9+/=]{32,}"),
     Rule("square", r"sq0(?:csp|atp|idp)-[\w-]{22,}"),
+    Rule("square", r"EAAA[\w-]{60}(?![\w-])", with_digit),
+    Rule("payment", r"access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}"),
+    Rule("payment", r"rzp_(?:live|test)_[A-Za-z0-9]{14,}", anywhere=("rzp_",)),
+    Rule("payment", r"FLWSECK(?:_TEST)?-[0-9a-zA-Z]{12,}"),
+    Rule("payment", r"EZ[AT]K[A-Za-z0-9]{54}"),
+    Rule("payment", r"shippo_(?:live|test)_[0-9a-f]{40}"),
+    Rule("payment", r"access-(?:production|sandbox|development)-[0-9a-f]{8}-[0-9a-f-]{27}"),
     Rule("sendgrid", r"SG\.[\w-]{20,24}\.[\w-]{39,50}"),
     Rule("twilio", r"SK[0-9a-f]{32}(?![0-9a-zA-Z])"),
-    Rule("mail", r"key-[0-9a-f]{32}(?![0-9a-zA-Z])", hints=DASH),
-    Rule("mail", r"xkeysib-[0-9a-f]{64}-\w{16}"),
+    Rule("mail", r"key-[0-9a-f]{32}(?![0-9a-zA-Z])"),
+    Rule("mail", r"x(?:keysib|smtpsib)-[0-9a-f]{64}-\w{16}"),
     Rule("mail", r"[0-9a-f]{32}-us\d{1,2}(?!\w)", hints=(r"-us\d{1,2}(?![\w-])",)),
-    Rule("mail", r"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}(?!\w)", with_digit, UNDERSCORE),
+    Rule("mail", r"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}(?!\w)", with_digit),
+    Rule("mail", r"mlsn\.[0-9a-f]{64}"),
     # Services
     Rule("vault", r"hv[bsr]\.[\w-]{24,}"),
     Rule("tailscale", r"tskey-[a-z]+-[\w-]{20,}"),
-    Rule("supabase", r"sbp_[0-9a-f]{40}", hints=UNDERSCORE),
+    Rule("supabase", r"sbp_[0-9a-f]{40}"),
     Rule("supabase", r"sb_secret_[\w-]{20,}"),
-    Rule("opensession", r"osk_[A-Za-z0-9]{30,}", hints=UNDERSCORE),
-    Rule("saas", r"lin_(?:api|oauth)_[A-Za-z0-9]{32,}", hints=UNDERSCORE),
-    Rule("saas", r"ntn_[A-Za-z0-9]{40,}", hints=UNDERSCORE),
-    Rule("saas", r"secret_[A-Za-z0-9]{43}(?!\w)", with_digit, UNDERSCORE),
+    Rule("opensession", r"osk_[A-Za-z0-9]{30,}"),
+    Rule("saas", r"lin_(?:api|oauth)_[A-Za-z0-9]{32,}"),
+    Rule("saas", r"ntn_[A-Za-z0-9]{40,}"),
+    Rule("saas", r"secret_[A-Za-z0-9]{43}(?!\w)", with_digit),
     Rule("saas", r"fig[doru]_[\w-]{36,}"),
     Rule("saas", r"sntry[su]_[\w+/=-]{40,}"),
-    Rule("saas", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}", hints=DASH),
+    Rule("saas", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}"),
     Rule("saas", r"dapi[0-9a-f]{32}"),
+    Rule("saas", r"dkea[0-9a-f]{32}"),
     Rule("saas", r"gl(?:sa|c)_[\w+/=]{32,}"),
+    Rule("saas", r"eyJrIjoi[A-Za-z0-9+/=]{60,}"),
     Rule("saas", r"dp\.(?:pt|st|ct|sa|scim|audit)\.(?:[\w-]{2,35}\.)?[A-Za-z0-9]{40,}"),
     Rule("saas", r"pscale_(?:tkn|pw|oauth)_[\w.=-]{32,}"),
-    Rule("saas", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", hints=UNDERSCORE),
+    Rule("saas", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"),
     Rule("saas", r"ops_eyJ[\w-]{60,}"),
+    Rule("saas", r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}(?!\w)"),
     Rule("saas", r"HRKU-[\w-]{36,}"),
+    Rule("saas", r"(?i)heroku\w{0,20}[\"'\\]*\s{0,3}[:=,]\s{0,3}[\"'\\]*([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})",
+         anywhere=ASSIGNED[:2]),
     Rule("saas", r"fo1_[\w-]{43}"),
-    Rule("saas", r"fm[12][ar]?_[\w+/=,-]{80,}"),
-    Rule("saas", r"nfp_[A-Za-z0-9]{36}", hints=UNDERSCORE),
-    Rule("saas", r"ph[xs]_[A-Za-z0-9]{40,}", hints=UNDERSCORE),
-    Rule("saas", r"rdme_[a-z0-9]{70}", hints=UNDERSCORE),
-    Rule("saas", r"pul-[0-9a-f]{40}", hints=DASH),
-    Rule("saas", r"(?:sdk|api|mob)-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}",
-         hints=tuple(rf"{kind}-[0-9a-f]{{8}}-[0-9a-f]{{4}}-" for kind in ("sdk", "api", "mob"))),
-    Rule("saas", r"NRAK-[A-Z0-9]{27}", hints=DASH),
+    Rule("saas", r"fm[12][ar]?_[\w+/=,-]{80,}", hints=(r"fm[12][ar]?_[\w+/=-]{20}",)),
+    Rule("saas", r"nfp_[A-Za-z0-9]{36}"),
+    Rule("saas", r"rnd_[A-Za-z0-9]{28,}"),
+    Rule("saas", r"napi_[a-z0-9]{60,}"),
+    Rule("saas", r"mdb_sa_sk_[\w-]{36,}"),
+    Rule("saas", r"ph[xs]_[A-Za-z0-9]{40,}"),
+    Rule("saas", r"rdme_[a-z0-9]{70}"),
+    Rule("saas", r"pul-[0-9a-f]{40}"),
+    Rule("saas", r"(?:sdk|api|mob)-[0-9a-z]{8}-(?:[0-9a-z]{4}-){3}[0-9a-z]{12}(?![\w-])", with_digit,
+         tuple(rf"{kind}-[0-9a-z]{{8}}-[0-9a-z]{{4}}-" for kind in ("sdk", "api", "mob"))),
+    Rule("saas", r"NR(?:AK|II|IQ|JS)-[\w-]{27,}"),
     Rule("saas", r"dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{64}"),
-    Rule("saas", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{64}", hints=(r"pat[A-Za-z0-9]{14}\.",)),
+    Rule("saas", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"),
+    Rule("saas", r"pat\.[\w-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}"),
+    Rule("saas", r"pat-(?:na|eu)\d-[0-9a-f]{8}-[0-9a-f-]{27}"),
     Rule("saas", r"[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,}", hints=(r"\.atlasv1\.",)),
-    Rule("saas", r"bkua_[0-9a-f]{40}", hints=UNDERSCORE),
+    Rule("saas", r"bkua_[0-9a-f]{40}"),
     Rule("saas", r"CCIPAT_\w{22,}"),
-    Rule("saas", r"e2b_[0-9a-f]{40}", hints=UNDERSCORE),
+    Rule("saas", r"xaat-[0-9a-f]{8}-[0-9a-f-]{27}"),
+    Rule("saas", r"hcai[kc]_[0-9a-z]{50,}"),
+    Rule("saas", r"tfp_[\w-]{40,}"),
+    Rule("saas", r"CFPAT-[\w-]{43}"),
+    Rule("saas", r"sgp_[A-Za-z0-9_]{40,}"),
+    Rule("saas", r"sl\.[A-Z][\w-]{100,}"),
+    Rule("saas", r"sk\.eyJ[\w-]{20,}\.[\w-]{20,}"),
+    Rule("saas", r"ATTA[0-9a-fA-F]{72}"),
+    Rule("saas", r"fio-u-[\w-]{64}"),
+    Rule("saas", r"pnu_[A-Za-z0-9]{36}"),
+    Rule("saas", r"sec-c-[\w-]{48,}"),
+    Rule("saas", r"secret-(?:live|test)-[\w=-]{30,}"),
+    Rule("saas", r"p8e-[a-z0-9]{32}(?!\w)"),
+    Rule("saas", r"EAA[A-Z][A-Za-z0-9]{100,}", with_digit),
+    Rule("saas", r"AAAAAAAAAAAAAAAAAAAAA(?!A)[\w%+/=-]{80,}", with_digit, ("AAAAAAAAAAAAAAAAAAAAA(?!A)",)),
+    Rule("saas", r"\d/\d{16}(?:/\d{16})?:[0-9a-f]{32}", hints=(r":[0-9a-f]{32}(?<=\d{16}:.{32})",)),
+    Rule("saas", r"cloudinary://\d{10,20}:([\w-]{20,})@"),
     # Shapes that many use.  Of a JWT the first part only names the algorithm; it stays.
-    Rule("jwt", r"\.(eyJ[\w-]{8,}+\.[\w-]{20,})"),
+    Rule("jwt", r"\.(eyJ[\w-]{16,}+\.[\w-]{20,})", hints=(r"\.eyJ[\w-]{16}",)),
+    Rule("jwt", r"ZXlKaGJHY2lPaU[\w+/=-]{40,}"),
     Rule("age", r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
     Rule("private-key", r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:(?:[^-]|-(?!----)){40,8000}?-----END"
                         r" [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----|[\w+/=\s\\\"':,.→|]{40,8000}+)", has_key_body,
-         (r"PRIVATE KEY(?: BLOCK)?-----",)),
+         anywhere=PRIVATE_KEY),
+    Rule("private-key", r"Private-Lines: \d{1,3}\s([\w+/=\s]{40,8000}?)\s{1,4}Private-MAC", has_key_body, anywhere=PRIVATE_KEY),
     Rule("url-password", r"://[^\0- :/?#@\"'<>`\\]{0,60}:([^\0- /@\"'<>`\\]{3,200})@[\w\[.-]", password_in_url,
-         (r"://[^\0- :/?#@\"'<>`\\]{0,60}:[^\0- /@\"'<>`\\]{3,200}@",)),
+         anywhere=(r"://[^\0- :/?#@\"'<>`\\]{0,60}:[^\0- /@\"'<>`\\]{3,200}@",)),
     Rule("auth-header", r"(?i)authorization[\"'\\\]]*\s{0,3}[:=,]\s{0,3}(?:f|b)?[\"'\\]*(?:[a-z]{3,12}\s{1,3})?"
-                        r"([\w.~+/=:-]{16,4000})", plausible, (r"(?i)authorization[ \\\"'\]tnr]{0,12}[:=,]",), ("authorization",)),
-    Rule("auth-header", r"(?i)(?:x-api-key|private-token|x-auth-token|api-key|x-goog-api-key)[\"'\\]*\s{0,3}[:=,]"
-                        r"\s{0,3}[\"'\\]*([\w.~+/=-]{16,2000})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
-    Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, (r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
-    Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\]{1,60}:([^\0- \"'\\]{6,200})", plausible,
-         tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
+                        r"([\w.~+/=:-]{16,4000})", plausible, anywhere=AUTH, words=("authorization",)),
+    Rule("auth-header", r"(?i)(?<=-)(?<!cache-)(?:key|token|secret)[\"'\\]*\s{0,3}[:=,]\s{0,3}[\"'\\]*([\w.~+/=-]{16,2000})",
+         plausible, (), ASSIGNED, ("key", "token", "secret"), 3),
+    Rule("cookie", r"(?i)cookie[\"'\\]*\s{0,3}[:=,][^\r\n]{0,300}?=([\w.%+/~-]{20,2000})", plausible,
+         anywhere=(r"(?i)cookie[ \\\"']{0,8}[:=,]",)),
+    Rule("auth-header", r"(?i)auth\\*\"\s{0,2}:\s{0,2}\\*\"([a-z0-9+/]{20,2000}={0,2})\\*\"", plausible, anywhere=AUTH),
+    Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, anywhere=(r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
+    Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\+%$][^\0- :/\"'\\]{0,60}:([^\0- \"'\\]{6,200})", random_value,
+         anywhere=tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
+    Rule("cli-option", r"(?i)--\w[\w-]{0,24}?(?:token|pass(?:w(?:or)?d|phrase)?|secret|key|pwd|auth)(?:[ =]|[\"'\\,]{2,6}\s?[\"'\\]{1,3})"
+                       r"\\*[\"']?([^\0- \"'`\\$<({]{8,500})", plausible,
+         anywhere=(r"(?i)--\w[\w-]{0,24}?(?:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
+    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})", plausible,
+         anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\]{{0,99}}\d)" for option in "pa")),
+    Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", plausible, anywhere=(":5432:",)),
     Rule("query-token", r"(?i)[?&;](?:x-amz-signature|x-amz-security-token|x-goog-signature|sig|signature"
                         r"|\w{0,20}(?:token|key|secret|password))=([\w.~%+/-]{16,2000})", plausible,
-         ASSIGNED + (r"(?i)sig(?:nature)?=[\w.~%+/-]{16}",)),
+         anywhere=ASSIGNED + (r"(?i)sig(?:nature)?=[\w.~%+/-]{16}",)),
+    Rule("env-assign", r"(?:ENV|ARG|setx|set -\w{1,3}) \w{0,60}(?:KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASS|PWD)(?:_\w{1,8})? \\*[\"']?"
+                       r"([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, (), ASSIGNED),
     Rule("env-assign", r"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIALS?)"
-                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS),
-    Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=])\s{{0,4}}"
-                        r"[bf(]?\\*[\"']([^\0- \"'\\]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
-    Rule("plain-assign", rf"(?i){SECRET_WORD}\s{{0,4}}[:=]\s{{0,4}}([\w+/=~!@#%^*-]{{10,200}}+)(?=$|[\s,;\"'\\<])",
-         plausible, ASSIGNED, ASSIGNED_WORDS, 11),
+                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?(?:base64:)?([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, (), ASSIGNED, ASSIGNED_WORDS),
+    Rule("env-assign", r"PASSW(?:OR)?D[=:]\s{0,4}\\*[\"']?([^\0- \"'\\`;&|(),<>$/]{8,500})", random_value,
+         anywhere=(r"PASSW(?:OR)?D[=:]\\{0,4}",)),
+    Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\)?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=]|\|\||\?\?|(?<=[\"']),)\s{{0,4}}"
+                        rf"[bf(]?{QUOTED}", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+    Rule("json-assign", rf"(?:KEY|TOKEN|SECRET|PASSWORD)(?:_\d)?\\*[\"']?[\])]?\s{{0,2}}(?:\|\||\?\?|,|=)\s{{0,4}}{QUOTED}", plausible,
+         (), ASSIGNED, ASSIGNED_WORDS),
+    Rule("json-assign", rf"(?i)passw(?:or)?d(?:_?\d)?\\*[\"']?\]?\s{{0,4}}(?:=>|:=|[:=])\s{{0,4}}{QUOTED}", random_value,
+         anywhere=(r"(?i)passw(?:or)?d(?:_?\d)?[\\\"'\] tn]{0,8}[:=>]{1,2}[ \\tn]{0,8}[\"'`](?=[^\0- \"'`\\]{8})",)),
+    Rule("plain-assign", rf"(?i){SECRET_WORD}(?:\s{{0,8}}[:=]|\sis:?)\s{{0,4}}[`*]{{0,3}}([\w+/=~!@#%^*-]{{10,200}}+)(?=$|[\s,.;`\"'\\<])",
+         plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+    Rule("plain-assign", rf"(?i){SECRET_WORD}:?\s[\s`*\"']{{0,5}}([\w+/=~.-]{{20,200}}+)(?=$|[\s,;`\"'\\<*])", random_word,
+         (), ASSIGNED, ASSIGNED_WORDS, 14),
     Rule("xml-assign", rf"(?i){SECRET_WORD}[\"'\\]*(?: value=[\"'\\]*|\s{{0,2}}>\s{{0,4}}(?:<string>)?)"
-                       r"([^\0- <>\"'\\]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
+                       r"([^\0- <>\"'\\]{8,500})", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+    Rule("plain-assign", r"(?:비밀번호|암호|패스워드|토큰|시크릿|비번)(?:는|은|가|이)?\s{0,3}[:=]?\s{0,3}([\w+/=~!@#%^*.-]{8,200})", plausible,
+         anywhere=("비밀번호", "암호", "패스워드", "토큰", "시크릿", "비번")),
 )
-WORDS = {word: re.compile(rf"{word}(?=\w{{0,12}}+[^\w:=>,]{{0,24}}+(?:value)?[:=>,])") for rule in RULES for word in rule.words}
+WORDS = {word: re.compile(word) for rule in RULES for word in rule.words}
 ENV_VALUE = "env-value"
 ENV_RULES = ("env-assign", "plain-assign")      # what strip_env_vars switches, beside the values
 HOME = "home"
@@ -11231,8 +11335,10 @@ class Scanner(NamedTuple):
     precedence, the patterns of home folders, and the hints as (byte pattern, names)."""
     rules: tuple
     homes: tuple
-    hints: tuple
-    lower_hints: tuple
+    word_hints: tuple           # searched in long words
+    hints: tuple                # searched anywhere
+    wide_hints: tuple           # the same, where there are other than ASCII characters
+    lower_hints: tuple          # searched in lower case
     names: frozenset
 
 
@@ -11244,22 +11350,31 @@ def scanner_for(privacy):
         values = {text for value in privacy.env_values for text in (value, json_inside(value))}
         longest_first = sorted(values, key=lambda value: (-len(value), value))
         rules.append(Rule(ENV_VALUE, "|".join(map(re.escape, longest_first)), bool,
-                          tuple(re.escape(json_inside(value)) for value in longest_first)))
-    hints = {}
-    for rule in rules:
-        for hint in rule.hints or (rule.pattern,):
-            hints.setdefault(hint, set()).add(rule.name)
-    if privacy.strip_paths:
-        for hint in home_hints(privacy.homes):
-            hints.setdefault(hint, set()).add(HOME)
+                          anywhere=tuple(re.escape(json_inside(value)) for value in longest_first)))
+    word_hints = names_by_hint((hint, rule.name) for rule in rules if not rule.anywhere for hint in rule.hints or (rule.pattern,))
+    hints = names_by_hint([(hint, rule.name) for rule in rules for hint in rule.anywhere]
+                          + [(hint, HOME) for hint in home_hints(privacy.homes) if privacy.strip_paths])
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
     return Scanner(
         tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
               for (name, pattern), rule in zip(compiled, rules)),
         home_patterns(privacy.homes),
-        tuple(merged_hints({hint: names for hint, names in hints.items() if not hint.startswith("(?i)")})),
-        tuple((re.compile(hint[4:].encode()), names) for hint, names in hints.items() if hint.startswith("(?i)")),
-        frozenset(name for names in hints.values() for name in names))
+        tuple(merged_hints(word_hints)),
+        *(tuple((re.compile(hint.removeprefix("(?i)").encode()), names) for hint, names in hints.items() if kind_of(hint) == kind)
+          for kind in ("", "wide", "(?i)")),
+        frozenset(name for names in (*hints.values(), *word_hints.values()) for name in names))
+
+
+def names_by_hint(pairs):
+    """{hint: names of rules} from (hint, name)."""
+    found = {}
+    for hint, name in pairs:
+        found.setdefault(hint, set()).add(name)
+    return found
+
+
+def kind_of(hint):
+    return "(?i)" if hint.startswith("(?i)") else "" if hint[0].isascii() else "wide"
 
 
 def merged_hints(hints):
@@ -11269,7 +11384,7 @@ def merged_hints(hints):
     for hint, names in hints.items():
         head = re.match(r"(?:[A-Za-z0-9_/:-]|\\\.)*(?![?*+{])", hint)[0]
         rare = re.match(r".*([_/:-]|\\\.)", head) or re.match("([A-Z])", head)
-        if HOME in names or not rare:
+        if not rare:
             yield re.compile(hint.encode()), names
         else:
             groups.setdefault(rare[1], []).append((f"(?<={rare[0]}){hint[rare.end():]}", names))
@@ -11286,12 +11401,12 @@ def json_inside(text):
 def suspects(scanner, lines):
     """Which of the encoded lines may hold something: {index: names of the rules to try}."""
     block = b"".join(lines)
-    ends, end = [], 0
-    for line in lines:
-        end += len(line)
-        ends.append(end)
+    words = long_words(block)
+    ends = list(itertools.accumulate(map(len, lines)))
     found = {}
-    for text, hints in ((block, scanner.hints), (block.lower(), scanner.lower_hints)):
+    exact = [hint for hint in scanner.word_hints if hint[0].search(words)]
+    exact += scanner.hints if block.isascii() else scanner.hints + scanner.wide_hints
+    for text, hints in ((block, exact), (block.lower(), scanner.lower_hints)):
         for pattern, names in hints:
             match = pattern.search(text)
             while match:                            # one hit in a line is enough: go on behind it
@@ -11301,6 +11416,24 @@ def suspects(scanner, lines):
     return found
 
 
+# Most tokens are words longer than all but few others, a time stamp with its 24 characters too.
+LONG_WORD = 25
+IN_WORDS = re.compile(rb"[\w.+/=~:@%$-]")
+AS_X = bytes(ord("x") if IN_WORDS.match(bytes([byte])) else ord(" ") for byte in range(256))
+LONG_RUN = re.compile(b"x" * LONG_WORD)
+
+
+def long_words(block):
+    """The long words of a block, as one text."""
+    runs, words, end = block.translate(AS_X), [], 0
+    for match in LONG_RUN.finditer(runs):
+        if match.start() >= end:
+            end = runs.find(b" ", match.end())
+            end = end if end >= 0 else len(runs)
+            words.append(block[match.start():end])
+    return b" ".join(words)
+
+
 # --- Home folders -----------------------------------------------------------------
 
 # A home folder begins where no name and no longer path goes on: src/home/x and
@@ -11308,7 +11441,7 @@ def suspects(scanner, lines):
 # (In the look-behinds the path's own first part stands, so that patterns begin with a literal.)
 def home_shape(start):
     """A pattern for a folder of users that begins with the literal `start`, and a name in it."""
-    return rf"{start}(?:(?<![\w.~\])-]{start})|(?<=\\[nrt]{start})|(?<=-[IL]{start})|(?<= [ab]{start}))"
+    return rf"{start}(?:(?<![\w.~\])-]{start})|(?<=\\[bfnrt]{start})|(?<=-[IL]{start})|(?<= [ab]{start}))"
 
 
 USER_NAME = r"[\w@+-](?:[\w.@+-]*[\w@+-])?"
@@ -11352,10 +11485,11 @@ def dashed(parts):
 
 def home_hints(homes):
     """Byte patterns of which every line with a home folder has one."""
-    hints = ["/home/", r"Users[\\/]", "-home-", "-Users-"]
+    hints = [r"home(?<=[/-]home)[/-]", r"Users(?=[\\/-])"]
     for parts in home_parts(homes):
         names = [re.escape(json_inside(part)) for part in parts]
-        hints += [r"[\\/]{1,8}".join(names), re.escape(dashed(parts))] if len(names) > 1 else ["/" + names[0]]
+        own = [r"[\\/]{1,8}".join(names), re.escape(dashed(parts))] if len(names) > 1 else ["/" + names[0]]
+        hints += () if parts[0] in ("home", "Users") else own       # the usual shapes have these
     return hints
 
 
@@ -11378,6 +11512,16 @@ PLACES = {
     "git": ({"commit_hash"}, {}),
 }
 
+def fixed_parts(event):
+    """What stays as it is in an event, whatever stands in it."""
+    data = event["event_type"].get("data") or {}
+    kept = [(event.get("attributes") or {}).get(key) for key in PLACES["attributes"][0]]
+    return [event[key] for key in ("type", "event_id", "timestamp")], event.get("task_id"), data.get("call_id"), kept
+
+
+# Images, control characters (a letter of their escape would stand before a path), and what is escaped more than once.
+UNSAFE_LINE = re.compile(rb";base64,|\\u00|\\\\\\\\\\")
+TILDE_IN_KEY = re.compile(r'~[^"~]*+"\s?:')
 FILE_KINDS = ("FileRead", "FileEdit", "FileCreate", "FileDelete")
 BLOCK_BYTES = 256 << 10     # how much is searched at once
 IMAGE_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*+")
@@ -11429,10 +11573,27 @@ class Redactor:
         found = suspects(self._scanner, [line for _, line in batch])
         for index, (event, line) in enumerate(batch):
             if index in found:
-                cleaned = self._value(event, "event", self._wanted(found[index]))
-                if cleaned is not event:
-                    event, line = cleaned, hail_line(cleaned)
+                event, line = self._clean_line(event, line, found[index])
             yield event, line
+
+    def _clean_line(self, event, line, names):
+        """An event and its line with what the named rules find taken out."""
+        if names == {HOME} and not UNSAFE_LINE.search(line) and (cleaned := self._without_homes(event, line.decode())):
+            return cleaned
+        cleaned = self._value(event, "event", self._wanted(names))
+        return (event, line) if cleaned is event else (cleaned, hail_line(cleaned))
+
+    def _without_homes(self, event, text):
+        """An event and its line with home folders taken out of the line's text, which is much faster than string
+        by string; None where that touched other things than texts."""
+        known = self.counts[HOME]
+        cleaned = self._strip_homes(text, self._scanner.homes)
+        made = None if TILDE_IN_KEY.search(cleaned) else json.loads(cleaned)
+        if made and fixed_parts(made) == fixed_parts(event):
+            return made, cleaned.encode()
+        self.counts[HOME] = known
+        self.counts += Counter()            # without zeros
+        return None
 
     def clean_event(self, event):
         """One event as `clean` gives it."""
