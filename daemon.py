@@ -59,11 +59,13 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
+from fnmatch import translate as fnmatch_translate
 from functools import lru_cache
+from glob import escape as escape_glob
 from hashlib import md5, sha256
 from operator import itemgetter
 from pathlib import Path
@@ -106,6 +108,9 @@ DEFAULTS = {
         "exclude_patterns": ["*.env", "*secret*", "*credential*"],      # files whose content is withheld
         "exclude_tools": [],            # tools that are not collected
         "exclude_projects": [],         # working directories whose sessions are not collected
+        "rules": [],                    # further secrets: { name = "acme", pattern = "acme-[0-9a-f]{32}" }
+        "allow": [],                    # texts and globs that are no secrets, whatever a rule says
+        "review": False,                # sessions with secrets wait for `daemon.py review accept`
     },
     "watchers": {                       # a tool without a key here is on
         "claude_code": True,
@@ -159,11 +164,15 @@ def load_settings(paths, env):
     return settings
 
 
+SYNCED_LISTS = ("exclude_patterns", "exclude_tools", "exclude_projects", "rules")
+
+
 def add_synced(settings, synced):
-    """The server may add to the exclude lists and switch watchers off, nothing else."""
-    for key in ("exclude_patterns", "exclude_tools"):
-        more = synced.get("privacy", {}).get(key, [])
-        settings["privacy"][key] = list(dict.fromkeys(settings["privacy"][key] + more))
+    """The server may add to the exclude lists and the rules, ask for review and switch watchers off, nothing else."""
+    privacy, added = settings["privacy"], synced.get("privacy", {})
+    for key in SYNCED_LISTS:
+        privacy[key] = privacy[key] + [item for item in added.get(key, []) if item not in privacy[key]]
+    privacy["review"] = privacy["review"] or added.get("review", False)
     for key, value in synced.get("watchers", {}).items():
         if value is False:
             settings["watchers"][key] = False
@@ -225,12 +234,45 @@ def type_problem(section, key, default, value):
     if type(value) is not type(default):
         names = {bool: "true or false", int: "a whole number", str: "a text", list: "a list of texts"}
         return f"must be {names[type(default)]}"
+    if (section, key) == ("privacy", "rules"):
+        return next(filter(None, map(rule_problem, value)), None)
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         return "must be a list of texts"
     if isinstance(value, int) and value < 0:
         return "must not be negative"
     allowed = CHOICES.get((section, key))
     return f"must be one of {', '.join(allowed)}" if allowed and value not in allowed else None
+
+
+def rule_problem(rule):
+    """What is wrong with a rule that somebody wrote, or None."""
+    if not isinstance(rule, dict) or not {"name", "pattern"} <= rule.keys() <= {"name", "pattern", "contains"} \
+            or not all(isinstance(value, str) and value for value in rule.values()):
+        return 'must be a list of { name = "acme", pattern = "acme-[0-9a-f]{32}" }, each with contains = "acme-" if you like'
+    name = rule["name"]
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):
+        return f"has the name {name!r}: take small letters, digits and dashes"
+    try:
+        pattern = re.compile(rule["pattern"], re.ASCII)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"has a pattern for {name!r} that is not a regular expression: {error}"
+    if pattern.search(""):
+        return f"has a pattern for {name!r} that matches nothing at all: every place would be masked"
+    return f"has a pattern for {name!r} that is too slow on {slow!r} …: bound its repeats" if (slow := slow_text(pattern)) else None
+
+
+def slow_text(pattern, limit=0.1):
+    """The beginning of a text on which a pattern takes far too long, or None.
+
+    Texts grow step by step, so that even a pattern without end is found out within a second."""
+    letters = sorted(set(re.sub(r"\\.|[^\w -]", "", pattern.pattern)))[:12]
+    for seed in dict.fromkeys([*letters, "a", "A", "0", " ", "aA0-", "".join(letters)]):
+        for length in (*range(12, 40, 2), 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600):
+            started = time.perf_counter()
+            pattern.search((seed * length)[:length] + "\0")
+            if seed and time.perf_counter() - started > limit:
+                return seed * 3
+    return None
 
 
 def line_of(text, section, key=None):
@@ -10978,6 +11020,8 @@ class Privacy(NamedTuple):
     exclude_patterns: tuple = ("*.env", "*secret*", "*credential*")
     homes: tuple = ()           # this machine's home folders, beside the usual shapes
     env_values: tuple = ()      # values that are secret wherever they occur
+    rules: tuple = ()           # rules of one's own: (name, pattern, text that it contains or "")
+    allow: tuple = ()           # globs of what is no secret
     salt: bytes = b""           # this machine's own, for the fingerprints of secrets
 
 
@@ -10985,7 +11029,11 @@ def privacy_of(settings, env, home, salt=b""):
     """The Privacy that settings["privacy"] (flags and globs), an environment and a home folder ask for."""
     wanted = settings["privacy"]
     return Privacy(wanted["strip_paths"], wanted["strip_env_vars"], tuple(wanted["exclude_patterns"]),
-                   (str(home),), secret_values(env), salt)
+                   (str(home),), secret_values(env), tuple(map(own_rule, wanted["rules"])), tuple(wanted["allow"]), salt)
+
+
+def own_rule(rule):
+    return rule["name"], rule["pattern"], rule.get("contains", "")
 
 
 def secret_values(env):
@@ -11020,9 +11068,10 @@ DUMMY = re.compile(r"(?i)example|xxxx|your[_-]|\.\.\.|0123456789|1234567890|abcd
 def plausible(value):
     """Whether a value that somebody called secret is one.
 
-    A digit is asked for.  That costs passwords of letters only and saves most of the
-    false alarms in source code."""
-    return any(char.isdigit() for char in value) and random_value(value)
+    Without a digit it must look very random.  That costs passwords of small letters and
+    saves most of the false alarms in source code."""
+    return random_value(value) and (any(char.isdigit() for char in value)
+                                    or len(value) >= 12 and len(value) < 2.7 * len(WORDS_OF.findall(value)))
 
 
 def random_value(value):
@@ -11040,16 +11089,18 @@ HEX_ONLY = re.compile(r"[0-9a-f.-]+|[0-9A-F.-]+")
 
 
 PLACEHOLDER = re.compile(r"(?i)[<>{}]|^\$|^%\w+%$|\*\*\*|^x+$|change_?me|placeholder|redacted|example|process\.env"
-                         r"|os\.environ|getenv|env\.|^(?:my|your|test|dummy|fake|some)[_-]")
-# Paths, URLs, calls and indexing, numbers with units, dates, UUIDs, hashes that name their algorithm.
+                         r"|os\.environ|getenv|env\.|(?:^|[_-])(?:my|your|test|dummy|fake|mock|some|sample|demo|default)(?:[_-]|$)")
+# Paths, URLs, calls and indexing, numbers with units, dates, UUIDs, hashes that name their algorithm, public keys.
 NO_SECRET = re.compile(r"(?:~|\.{0,2}/[\w.-]+/|[A-Za-z]:[\\/]|\w+://|[\w.$]+[(\[]|[\d.,:_+-]+\w{0,3}$"
-                       r"|\d{4}-\d\d-\d\d|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$|sha\d+[-:])")
+                       r"|\d{4}-\d\d-\d\d|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$|sha\d+[-:]|ssh-|ecdsa-|pk_)")
 
 
 def written_by_hand(value):
     """Whether a value is made of words (SOME-NAME_2, camelCase) rather than of random characters."""
-    pieces = len(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", value))
-    return len(value) >= (4 if any(char.isdigit() for char in value) else 2.6) * pieces
+    return len(value) >= 4 * len(WORDS_OF.findall(value))
+
+
+WORDS_OF = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 
 
 def password_in_url(value):
@@ -11096,11 +11147,13 @@ SECRET_WORD = (r"(?:(?:api|access|secret|private|auth|signing|encryption|account
 ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
-    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{]{{1,2}}+(?:[\w &]{{1,14}}=)?+[ \\"\'`(bftnr]{{0,16}}'
+    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+[ \\"\'`(bftnr]{{0,16}}'
     rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,8}}(?=[\w.+/=~-]{{12}}))'
-    rf'(?![\w.$]{{1,80}}+[(\[])(?=[^\0- "\'\\`]{{8}})(?=[^\0- "\'\\`]{{0,99}}\d)'
+    rf'(?![\w.$]{{1,80}}+[(\[])(?=[^\0- "\'\\`]{{8}})(?:(?=[^\0- "\'\\`]{{0,99}}\d)|(?<=["\'`])(?=[\w+/=~!@#%^*-]{{12}}))'
     for word in ASSIGNED_WORDS)
-AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,12}[:=,]|\\{0,6}\"[ :\\]{1,8}\"[a-z0-9+/]{20})",)
+AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,12}[:=,]|\\{0,6}\"[ :\\]{1,8}\"[a-z0-9+/]{20}|\w{0,8} ?=? ?\([\\\"']{1,6}[^\\\"']{1,60}[\\\"']{1,6},)",)
+PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,8}[:=>]{1,2}[ \\tn]{0,8}[\"'`](?=[^\0- \"'`\\]{8})"
+            r"| (?:for|of|to|on) [\w .-]{1,30}(?::| is) )",)
 QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
 
 # To add a rule: one line, the specific before the general, as the first one names the
@@ -11291,6 +11344,7 @@ RULES = (
     Rule("cookie", r"(?i)cookie[\"'\\]*\s{0,3}[:=,][^\r\n]{0,300}?=([\w.%+/~-]{20,2000})", plausible,
          anywhere=(r"(?i)cookie[ \\\"']{0,8}[:=,]",)),
     Rule("auth-header", r"(?i)auth\\*\"\s{0,2}:\s{0,2}\\*\"([a-z0-9+/]{20,2000}={0,2})\\*\"", plausible, anywhere=AUTH),
+    Rule("auth-header", rf"(?i)auth\w{{0,8}}\s?=?\s?\(\\*[\"'][^\0- \"'\\]{{1,60}}\\*[\"'],\s{{0,3}}{QUOTED}", plausible, anywhere=AUTH),
     Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, anywhere=(r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
     Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\+%$][^\0- :/\"'\\]{0,60}:([^\0- \"'\\]{6,200})", random_value,
          anywhere=tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
@@ -11299,7 +11353,7 @@ RULES = (
          anywhere=(r"(?i)--\w[\w-]{0,24}?(?:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
     Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})", plausible,
          anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\]{{0,99}}\d)" for option in "pa")),
-    Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", plausible, anywhere=(":5432:",)),
+    Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", random_value, anywhere=(":5432:",)),
     Rule("query-token", r"(?i)[?&;](?:x-amz-signature|x-amz-security-token|x-goog-signature|sig|signature"
                         r"|\w{0,20}(?:token|key|secret|password))=([\w.~%+/-]{16,2000})", plausible,
          anywhere=ASSIGNED + (r"(?i)sig(?:nature)?=[\w.~%+/-]{16}",)),
@@ -11309,12 +11363,16 @@ RULES = (
                        r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?(?:base64:)?([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, (), ASSIGNED, ASSIGNED_WORDS),
     Rule("env-assign", r"PASSW(?:OR)?D[=:]\s{0,4}\\*[\"']?([^\0- \"'\\`;&|(),<>$/]{8,500})", random_value,
          anywhere=(r"PASSW(?:OR)?D[=:]\\{0,4}",)),
-    Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\)?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=]|\|\||\?\?|(?<=[\"']),)\s{{0,4}}"
+    Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\)?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=(]|\|\||\?\?|(?<=[\"']),|\{{\s{{1,20}}default\s{{0,8}}=)\s{{0,4}}"
                         rf"[bf(]?{QUOTED}", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
-    Rule("json-assign", rf"(?:KEY|TOKEN|SECRET|PASSWORD)(?:_\d)?\\*[\"']?[\])]?\s{{0,2}}(?:\|\||\?\?|,|=)\s{{0,4}}{QUOTED}", plausible,
+    Rule("json-assign", rf"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSWORD)(?:_\d)?\\*[\"']?[\])]?\s{{0,2}}(?:\|\||\?\?|,|=)\s{{0,4}}{QUOTED}", plausible,
          (), ASSIGNED, ASSIGNED_WORDS),
     Rule("json-assign", rf"(?i)passw(?:or)?d(?:_?\d)?\\*[\"']?\]?\s{{0,4}}(?:=>|:=|[:=])\s{{0,4}}{QUOTED}", random_value,
-         anywhere=(r"(?i)passw(?:or)?d(?:_?\d)?[\\\"'\] tn]{0,8}[:=>]{1,2}[ \\tn]{0,8}[\"'`](?=[^\0- \"'`\\]{8})",)),
+         anywhere=PASSWORD),
+    Rule("json-assign", r"(?i)(?<![a-z])(?<!public_)key\\*[\"']?\s{0,3}[:=]\s{0,3}\\*[\"']([\w+/-]{32,200}={0,2})\\*[\"']", random_word,
+         anywhere=ASSIGNED, words=("key",)),
+    Rule("plain-assign", r"(?i)passw(?:or)?d (?:for|of|to|on) [\w .-]{1,30}(?::| is) {1,3}[`\"']?([^\0- \"'`\\<({]{8,200})", plausible,
+         anywhere=PASSWORD),
     Rule("plain-assign", rf"(?i){SECRET_WORD}(?:\s{{0,8}}[:=]|\sis:?)\s{{0,4}}[`*]{{0,3}}([\w+/=~!@#%^*-]{{10,200}}+)(?=$|[\s,.;`\"'\\<])",
          plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
     Rule("plain-assign", rf"(?i){SECRET_WORD}:?\s[\s`*\"']{{0,5}}([\w+/=~.-]{{20,200}}+)(?=$|[\s,;`\"'\\<*])", random_word,
@@ -11334,6 +11392,7 @@ class Scanner(NamedTuple):
     """The rules as compiled for one Privacy: (name, pattern, group, check, words, near) in order of
     precedence, the patterns of home folders, and the hints as (byte pattern, names)."""
     rules: tuple
+    allow: object               # pattern of what is no secret, or None
     homes: tuple
     word_hints: tuple           # searched in long words
     hints: tuple                # searched anywhere
@@ -11345,7 +11404,10 @@ class Scanner(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def scanner_for(privacy):
     """Compile what a Privacy asks for."""
-    rules = [rule for rule in RULES if privacy.strip_env_vars or rule.name not in ENV_RULES]
+    # A rule of one's own may match anything: every line is walked, unless it says what it contains.
+    rules = [Rule(name, pattern, bool, anywhere=("(?i)" + re.escape(json_inside(contains)).lower() if contains else r"\{",))
+             for name, pattern, contains in privacy.rules]
+    rules += [rule for rule in RULES if privacy.strip_env_vars or rule.name not in ENV_RULES]
     if privacy.strip_env_vars and privacy.env_values:
         values = {text for value in privacy.env_values for text in (value, json_inside(value))}
         longest_first = sorted(values, key=lambda value: (-len(value), value))
@@ -11358,6 +11420,7 @@ def scanner_for(privacy):
     return Scanner(
         tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
               for (name, pattern), rule in zip(compiled, rules)),
+        re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
         home_patterns(privacy.homes),
         tuple(merged_hints(word_hints)),
         *(tuple((re.compile(hint.removeprefix("(?i)").encode()), names) for hint, names in hints.items() if kind_of(hint) == kind)
@@ -11545,6 +11608,7 @@ class Redactor:
         self._scanner = scanner_for(privacy)
         self._numbers = Counter()           # rule -> highest number given
         self._withheld = {}                 # call id -> why its result is withheld
+        self.more_patterns = lambda: ()     # those of the project: (as written, glob)
         for (rule, _), number in self.memory.items():
             self._numbers[rule] = max(self._numbers[rule], number)
 
@@ -11658,7 +11722,7 @@ class Redactor:
             return text
         while True:                         # as what a mask replaced may have hidden the next
             text = self._strip_homes(text, wanted.homes)
-            secrets = found_secrets(text, wanted.rules)
+            secrets = found_secrets(text, wanted.rules, wanted.allow)
             if not secrets:
                 return text
             pieces, at = [], 0
@@ -11717,13 +11781,41 @@ class Redactor:
     def _excluded(self, path):
         """Why a path's content is withheld, or None.  Case counts on no system."""
         path = path.replace("\\", "/").lower()
-        for pattern in self.privacy.exclude_patterns:
+        for written, pattern in (*zip(self.privacy.exclude_patterns, self.privacy.exclude_patterns), *self.more_patterns()):
             if fnmatch(path, pattern.lower()) or fnmatch(path.rsplit("/", 1)[-1], pattern.lower()):
-                return f"[withheld: path matches {pattern}]"
+                return f"[withheld: path matches {written}]"
         return None
 
 
-def found_secrets(text, rules):
+IGNORE_FILE = ".opensessionignore"
+
+
+def project_ignore(cwd):
+    """What the .opensessionignore in a working directory, or else in the root of its git checkout, says:
+    [(as written, glob), …] of paths whose content is withheld; [] where it is empty, and nothing of the
+    project is collected; None where there is none."""
+    for folder in (cwd, checkout_of(cwd)):
+        try:
+            lines = Path(folder, IGNORE_FILE).read_text("utf-8", "replace").splitlines() if folder else None
+        except (OSError, ValueError):
+            continue
+        if lines is not None:
+            return [pair for line in map(str.strip, lines) if line and not line.startswith("#") for pair in globs_of(line, folder)]
+    return None
+
+
+def globs_of(line, folder):
+    """A line of an ignore file for paths below its folder and for relative ones; a folder means all below it."""
+    glob = line.lstrip("/") + ("*" if line.endswith("/") else "")
+    return [(line, glob), (line, f"{escape_glob(os.fspath(folder)).replace(os.sep, '/').rstrip('/')}/{glob}")]
+
+
+def checkout_of(folder):
+    """The nearest folder upwards with a .git, or None."""
+    return next((parent for parent in (Path(folder), *Path(folder).parents) if os.path.exists(parent / ".git")), None)
+
+
+def found_secrets(text, rules, allow=None):
     """The secrets in a text as (start, end, rule, secret), in order and apart from each other.
 
     Where matches overlap, all of them is masked and the first rule of the table names it."""
@@ -11732,7 +11824,8 @@ def found_secrets(text, rules):
         for match in matches_near(pattern, text, [places[word] for word in words], near) if words and places else pattern.finditer(text):
             secret = match[group]
             start, end = match.span(group)
-            if secret and MASKED not in secret and not text.endswith(MASKED, 0, start) and check(secret):
+            if (secret and MASKED not in secret and not text.endswith(MASKED, 0, start) and check(secret)
+                    and not (allow and allow.match(secret))):
                 found.append((start, end, order, name, secret))
     merged = []
     for one in sorted(found):
@@ -11776,6 +11869,61 @@ def redact_stream(lines, out, privacy=Privacy()):
     for text in whole_keys(lines):
         out.write(redactor.redact_text(text))
     return redactor.counts
+
+
+class Finding(NamedTuple):
+    """What was taken out at one place: never the secret itself."""
+    line: int                   # of a text, or the number of an event, from 1 on
+    field: str                  # as in content.blocks[0].text
+    rule: str
+    mask: str
+    preview: str                # the text around the mask
+
+
+def explain_events(events, redactor):
+    """Yield the Findings of events."""
+    for number, event in enumerate(events, 1):
+        (cleaned, _), = redactor.clean([event])
+        yield from findings(event, cleaned, number)
+
+
+def explain_lines(lines, redactor):
+    """Yield the Findings of lines of text."""
+    number = 1
+    for text in whole_keys(lines):
+        yield from findings(text, redactor.redact_text(text), number)
+        number += text.count("\n")
+
+
+def findings(before, after, line, field=""):
+    """Yield the Findings between a value and the same value cleaned."""
+    if after is before or after == before:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for (old_key, old), (new_key, new) in zip(before.items(), after.items()):
+            yield from findings(old_key, new_key, line, f"{field} (a key)".strip())
+            yield from findings(old, new, line, f"{field}.{new_key}".lstrip("."))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (old, new) in enumerate(zip(before, after)):
+            yield from findings(old, new, line, f"{field}[{index}]")
+    elif isinstance(after, str):
+        yield from marks_in(before, after, line, field)
+    else:                       # content that was withheld has another shape
+        yield Finding(line, field, "withheld", "", " ".join(json.dumps(after, ensure_ascii=False).split())[:100])
+
+
+def marks_in(before, after, line, field):
+    """Yield a Finding for each mask of a text that was not in it before."""
+    known = Counter(MASK.findall(before)) if isinstance(before, str) else Counter()
+    for match in MASK.finditer(after):
+        if known[match[0]]:
+            known[match[0]] -= 1
+            continue
+        around = after[max(0, match.start() - 40):match.end() + 20]
+        yield Finding(line, field, match["rule"] or ("withheld" if match[0].startswith("[w") else HOME), match[0], " ".join(around.split()))
+
+
+MASK = re.compile(r"\[REDACTED:(?P<rule>[\w-]+)#\d+\]|\[withheld: [^\]\n]{0,200}\]|~(?=[\\/\"'\s]|$)")
 
 
 def whole_keys(lines, limit=200):
@@ -11894,8 +12042,8 @@ CREATE TABLE masks (
 ) WITHOUT ROWID;
 """
 
-# Where to go on in sources that only grow; nothing is lost with them.
-SNAPSHOTS = """
+# Tables that came later: where to go on in sources that only grow (nothing is lost with them), and what is reviewed.
+LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS snapshots (
     tool        TEXT NOT NULL,
     key         TEXT NOT NULL,
@@ -11908,6 +12056,14 @@ CREATE TABLE IF NOT EXISTS snapshots (
 -- Apart, as they are long and stay when only acked_chain changes.
 CREATE TABLE IF NOT EXISTS snapshot_states (id INTEGER PRIMARY KEY AUTOINCREMENT, made_at REAL NOT NULL, size INTEGER NOT NULL,
                                             state BLOB NOT NULL);
+-- Sessions with secrets, where settings ask for review: masks_accepted says how many masks somebody has agreed to.
+CREATE TABLE IF NOT EXISTS reviews (
+    tool           TEXT NOT NULL,
+    id             TEXT NOT NULL,
+    state          TEXT NOT NULL CHECK (state IN ('held', 'accepted', 'refused')),
+    masks_accepted INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (tool, id)
+) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS snapshot_gone AFTER DELETE ON snapshots BEGIN
     DELETE FROM snapshot_states WHERE id = old.state_id;
 END;
@@ -11969,7 +12125,7 @@ def open_cache(path):
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     os.chmod(path, 0o600)
     cache = Cache(path)
-    cache.db.executescript(SNAPSHOTS)
+    cache.db.executescript(LATER_TABLES)
     if state == "empty":
         cache.db.executescript(f"BEGIN;{SCHEMA}; INSERT INTO meta VALUES ('version', '{SCHEMA_VERSION}'); COMMIT;")
     return cache
@@ -12568,6 +12724,7 @@ class Daemon:
         self.custom_roots = None        # paths of `once`, instead of all usual ones
         self.by_hand = False            # `once` sends where `run` would wait to be told
         self.git = {}                   # cwd -> (when asked, answer)
+        self.ignored = {}               # cwd -> (when asked, answer)
         self.reported = set()
         self.failed = set()             # names of sources that could not be read
         self.rejected = 0
@@ -12587,7 +12744,9 @@ class Daemon:
             salt = secrets.token_hex(16)
             self.cache.set_meta("salt", salt)
         self.privacy = privacy_of(settings, self.env, self.paths.home, salt.encode())
-        rules = json.dumps([PARSER_VERSION, settings["privacy"]], sort_keys=True)
+        if not settings["privacy"]["review"]:
+            self.cache.batch([RELEASE_HELD])
+        rules = json.dumps([PARSER_VERSION, RULES_VERSION, settings["privacy"]], sort_keys=True)
         self.made_with = sha256(rules.encode()).hexdigest()[:16]
         program = sha256(read_head(__file__, 1 << 30)).hexdigest()
         self.snapshots_with = sha256(f"{program} {self.made_with} {self.privacy}".encode()).hexdigest()
@@ -12810,6 +12969,7 @@ class Daemon:
         name = session.tool, session.session_id
         acked = self.session_row(name)
         redactor = Redactor(self.privacy, self.mask_memory(name))
+        redactor.more_patterns = lambda: self.ignore_of(session.attributes.get("cwd")) or ()
         if snapshot:
             redactor.progress = snapshot.progress
         draft = read_session(session, redactor, known_chains(acked), self.paths.data,
@@ -12862,10 +13022,19 @@ class Daemon:
             asked, answer = self.git[cwd] = self.clock(), ask_git(cwd)
         return answer
 
+    def ignore_of(self, cwd):
+        """project_ignore with a memory of a minute."""
+        if not isinstance(cwd, str) or not cwd:
+            return None
+        asked, answer = self.ignored.get(cwd, (None, None))
+        if asked is None or self.clock() - asked > 60:
+            asked, answer = self.ignored[cwd] = self.clock(), project_ignore(cwd)
+        return answer
+
     def is_wanted(self, draft, acked, source):
         """Whether a draft may replace what is known: never by nothing, a shortened copy, or a second-best one."""
         cwd = draft.facts["working_directory"] or ""
-        if not draft.count or any(fnmatch(cwd, str(expand_home(pattern, self.paths.home)))
+        if not draft.count or self.ignore_of(cwd) == [] or any(fnmatch(cwd, str(expand_home(pattern, self.paths.home)))
                                   for pattern in self.settings["privacy"]["exclude_projects"]):
             return False
         if not acked:
@@ -12903,6 +13072,8 @@ class Daemon:
         waiting = self.cache.first("SELECT * FROM outbox WHERE tool = ? AND id = ?", name)
         if not waiting or waiting["parked_for"] == self.parking or not self.by_hand and waiting["next_try"] > self.wall():
             return
+        if self.hold(name):
+            return
         row = self.session_row(name)
         delta = bool(row["server_id"] and draft.base)
         with compressed(draft.header, draft.spool, self.paths.data) as body:
@@ -12917,6 +13088,20 @@ class Daemon:
             DELTA_REACTIONS[answer.status](self, name, answer, waiting)
         else:
             REACTIONS.get(answer.status, Daemon.try_later)(self, name, answer, waiting)
+
+    def hold(self, name):
+        """Whether a session waits for a person, as it holds masks that nobody has accepted; it is parked then."""
+        if not self.settings["privacy"]["review"]:
+            return False
+        masks, state, accepted = self.cache.first(REVIEW_OF, [*name, *name])
+        held = state == "refused" or masks > (accepted or 0)
+        if held:
+            log.info("%s %s holds %d secrets, masked, and waits for `daemon.py review`.", *name, masks)
+            self.cache.batch([
+                ("INSERT INTO reviews (tool, id, state) VALUES (?, ?, 'held') ON CONFLICT (tool, id) DO UPDATE SET "
+                 "state = CASE state WHEN 'refused' THEN state ELSE 'held' END", name),
+                ("UPDATE outbox SET parked_for = ?, problem = ? WHERE tool = ? AND id = ?", [self.parking, WAITS_FOR_REVIEW, *name])])
+        return held
 
     def acknowledge(self, name, draft, answer):
         """The server has it: keep its word."""
@@ -13139,6 +13324,11 @@ REACTIONS = {
 # The same where only what is new was sent.
 DELTA_REACTIONS = {409: Daemon.rebase, **dict.fromkeys((400, 404, 405, 413, 415, 422), Daemon.send_whole)}
 
+WAITS_FOR_REVIEW = "held for review"
+REVIEW_OF = """
+    SELECT (SELECT count(*) FROM masks WHERE tool = ? AND id = ?), r.state, r.masks_accepted
+      FROM (SELECT 1) LEFT JOIN reviews r ON r.tool = ? AND r.id = ?"""
+RELEASE_HELD = ("UPDATE outbox SET parked_for = NULL, problem = NULL, next_try = 0 WHERE problem = ?", [WAITS_FOR_REVIEW])
 FORGET_SNAPSHOT = "DELETE FROM snapshots WHERE tool = ? AND key = ?"
 FORGET_OLD_SNAPSHOTS = """
     DELETE FROM snapshots WHERE state_id IN (
@@ -13207,8 +13397,15 @@ def synced_toml(data, etag, at):
         for key, value in (data.get(section) or {}).items():
             default = DEFAULTS[section].get(key)
             if default is not None and not type_problem(section, key, default, value):
-                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+                lines.append(f"{key} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
+
+
+def toml_value(value):
+    """A value as TOML writes it; but for tables that is JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+    return f"[{', '.join(map(toml_value, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
 
 
 class Progress:
@@ -13287,7 +13484,12 @@ def arguments():
     parse.add_argument("--tool", help="read it as this tool's (else it is recognised)")
     command(show_command, "show", "print a session of the team as HAIL; it is fetched once").add_argument(
         "session", metavar="SESSION", help="its id on the server, or the tool's own")
-    command(redact_command, "redact", "copy standard input to standard output without secrets")
+    redact = command(redact_command, "redact", "copy a text, or standard input, to standard output without secrets")
+    redact.add_argument("file", metavar="FILE", nargs="?", help="a text; with --explain a session of a tool, too")
+    redact.add_argument("--explain", action="store_true", help="print what was found by which rule and where, instead of the text")
+    review = command(review_command, "review", "the sessions that wait because they hold secrets (privacy.review)")
+    review.add_argument("action", nargs="?", default="list", choices=("list", "show", *DECISIONS))
+    review.add_argument("session", metavar="SESSION", nargs="?", help="the tool's own id, or `all`")
     push = command(push_command, "push", "send a session again")
     push.add_argument("session", metavar="SESSION", help="its id, here or on the server")
     push.add_argument("--restore", action="store_true", help="even if it was deleted on the server")
@@ -13483,13 +13685,24 @@ def cache_status(cache):
         counts["synced"] += row["sync_status"] == "synced"
         counts["bad_lines"] += row["bad_lines"]
     waiting = cache.execute("SELECT tool, id, attempts, problem FROM outbox WHERE parked_for IS NULL").fetchall()
-    parked = cache.execute("SELECT tool, id, problem FROM outbox WHERE parked_for IS NOT NULL").fetchall()
+    parked = cache.execute("SELECT tool, id, problem FROM outbox WHERE parked_for IS NOT NULL AND problem IS NOT ?",
+                           [WAITS_FOR_REVIEW]).fetchall()
     broken = cache.execute("SELECT tool, path, problem FROM sources WHERE problem IS NOT NULL").fetchall()
     return {"tools": tools, "redactions": added_up(row["redactions"] for row in sessions),
             "unknown_types": added_up(row["unknown_types"] for row in sessions),
             "waiting": [dict(row) for row in waiting], "rejected": [dict(row) for row in parked],
-            "unreadable": [dict(row) for row in broken],
+            "unreadable": [dict(row) for row in broken], "held": held_sessions(cache),
             "pulled": cache.first("SELECT count(*) FROM pulled")[0]}
+
+
+def held_sessions(cache):
+    """[{tool, id, state, title, secrets}] of what waits for a review, or was refused in one."""
+    rows = cache.execute("""
+        SELECT r.tool, r.id, r.state, s.title, s.redactions,
+               (SELECT count(*) FROM masks m WHERE m.tool = r.tool AND m.id = r.id) AS secrets
+          FROM reviews r JOIN sessions s ON s.tool = r.tool AND s.id = r.id
+         WHERE r.state != 'accepted' ORDER BY s.updated_at DESC, r.id""")
+    return [dict(row) for row in rows]
 
 
 EMPTY_SOURCES = """
@@ -13516,6 +13729,7 @@ def status_text(known):
         if known[title]:
             lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in known[title].items()))
     lines.append(f"{len(known['waiting'])} wait to be sent, {known['pulled']} of other machines")
+    lines += [f"{one['state']:<8}  {one['tool']} {one['id']}: {one['secrets']} secrets, {one['title']}" for one in known["held"]]
     lines += [f"rejected  {one['tool']} {one['id']}: {one['problem']}" for one in known["rejected"]]
     lines += [f"unreadable  {one['path']}: {one['problem']}" for one in known["unreadable"]]
     return "\n".join(lines)
@@ -13597,8 +13811,80 @@ def show_command(options):
 def redact_command(options):
     paths = find_paths(os.environ, options.home)
     privacy = privacy_of(load_settings(paths, os.environ), os.environ, paths.home)
-    redact_stream(sys.stdin, sys.stdout, privacy)
+    if options.explain:
+        print_findings(findings_of(options.file, privacy))
+        return EXIT_OK
+    with open(options.file, encoding="utf-8", errors="replace") if options.file else nullcontext(sys.stdin) as lines:
+        redact_stream(lines, sys.stdout, privacy)
     return EXIT_OK
+
+
+def findings_of(file, privacy):
+    """Yield the Findings of a session file, a text file, or standard input where there is none."""
+    if not file:
+        yield from explain_lines(sys.stdin, Redactor(privacy))
+        return
+    path = Path(file).absolute()
+    tool = recognise(path)
+    for session in tool.parse(Source(str(path), (path,))) if tool else ():
+        yield from explain_events(session.events, Redactor(privacy))
+    if not tool:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            yield from explain_lines(lines, Redactor(privacy))
+
+
+def print_findings(found):
+    """One line for each place, then how many there were of each rule."""
+    counts = Counter()
+    for one in found:
+        counts[one.rule] += 1
+        print(f"{one.line}  {one.field or 'text'}  {one.rule}  {one.preview}")
+    print(", ".join(f"{rule} {count}" for rule, count in counts.most_common()) or "nothing was found", file=sys.stderr)
+
+
+def review_command(options):
+    """List, show, accept or refuse the sessions that wait because they hold secrets."""
+    paths = find_paths(os.environ, options.home)
+    settings, cache = load_settings(paths, os.environ), open_cache(paths.database)
+    rows = [row for row in held_sessions(cache) if options.session in (None, "all", row["id"])]
+    if options.session and not rows:
+        return fail(f"No session {options.session} waits for a review.")
+    if options.action == "show":
+        for row in rows:
+            print_findings(findings_of_session(cache, row, privacy_of(settings, os.environ, paths.home)))
+    elif options.action != "list":
+        cache.batch([statement for row in rows for statement in DECISIONS[options.action](row["tool"], row["id"])])
+        print(f"{len(rows)} sessions {options.action}{'ed' if options.action == 'accept' else 'd'}.")
+    else:
+        print("\n".join(f"{row['state']:<8}  {row['tool']}  {row['id']}  {row['secrets']} secrets ("
+                        + ", ".join(f"{rule} {count}" for rule, count in json.loads(row["redactions"]).items())
+                        + f")  {row['title'] or ''}" for row in rows) or "Nothing waits for a review.")
+    return EXIT_OK
+
+
+def accepted(*name):
+    """The statements that let a session go, with the masks that it has now."""
+    return [("UPDATE reviews SET state = 'accepted', masks_accepted = (SELECT count(*) FROM masks WHERE tool = ? AND id = ?) "
+             "WHERE tool = ? AND id = ?", [*name, *name]),
+            (RELEASE_HELD[0] + " AND tool = ? AND id = ?", [*RELEASE_HELD[1], *name])]
+
+
+def refused(*name):
+    """The statements that keep a session here for good, or until it is accepted."""
+    return [("UPDATE reviews SET state = 'refused' WHERE tool = ? AND id = ?", name)]
+
+
+DECISIONS = {"accept": accepted, "refuse": refused}
+
+
+def findings_of_session(cache, row, privacy):
+    """Yield the Findings of a session of local.db, read again from its source."""
+    known = cache.first("SELECT source_key, source_path FROM sessions WHERE tool = ? AND id = ?", [row["tool"], row["id"]])
+    tool = TOOLS.get(row["tool"])
+    for source in tool_sources(tool, Path(known["source_path"])) if tool else ():
+        for session in tool.parse(source) if source.key == known["source_key"] else ():
+            if session.session_id == row["id"]:
+                yield from explain_events(session.events, Redactor(privacy))
 
 
 def push_command(options):
