@@ -11022,6 +11022,7 @@ class Privacy(NamedTuple):
     env_values: tuple = ()      # values that are secret wherever they occur
     rules: tuple = ()           # rules of one's own: (name, pattern, text that it contains or "")
     allow: tuple = ()           # globs of what is no secret
+    guess: bool = True          # values by the name that they are given to, not tokens and private keys alone
     salt: bytes = b""           # this machine's own, for the fingerprints of secrets
 
 
@@ -11029,7 +11030,7 @@ def privacy_of(settings, env, home, salt=b""):
     """The Privacy that settings["privacy"] (flags and globs), an environment and a home folder ask for."""
     wanted = settings["privacy"]
     return Privacy(wanted["strip_paths"], wanted["strip_env_vars"], tuple(wanted["exclude_patterns"]),
-                   (str(home),), secret_values(env), tuple(map(own_rule, wanted["rules"])), tuple(wanted["allow"]), salt)
+                   (str(home),), secret_values(env), tuple(map(own_rule, wanted["rules"])), tuple(wanted["allow"]), salt=salt)
 
 
 def own_rule(rule):
@@ -11383,6 +11384,8 @@ RULES = (
          anywhere=("비밀번호", "암호", "패스워드", "토큰", "시크릿", "비번")),
 )
 WORDS = {word: re.compile(word) for rule in RULES for word in rule.words}
+# Rules that go by what stands before a value; all others know the value itself.
+GUESSES = frozenset(rule.name for rule in RULES if rule.check in (plausible, random_value, random_word, password_in_url)) - {"crates-gems"}
 ENV_VALUE = "env-value"
 ENV_RULES = ("env-assign", "plain-assign")      # what strip_env_vars switches, beside the values
 HOME = "home"
@@ -11407,7 +11410,8 @@ def scanner_for(privacy):
     # A rule of one's own may match anything: every line is walked, unless it says what it contains.
     rules = [Rule(name, pattern, bool, anywhere=("(?i)" + re.escape(json_inside(contains)).lower() if contains else r"\{",))
              for name, pattern, contains in privacy.rules]
-    rules += [rule for rule in RULES if privacy.strip_env_vars or rule.name not in ENV_RULES]
+    rules += [rule for rule in RULES if (privacy.strip_env_vars or rule.name not in ENV_RULES)
+              and (privacy.guess or rule.name not in GUESSES)]
     if privacy.strip_env_vars and privacy.env_values:
         values = {text for value in privacy.env_values for text in (value, json_inside(value))}
         longest_first = sorted(values, key=lambda value: (-len(value), value))
@@ -11589,6 +11593,7 @@ FILE_KINDS = ("FileRead", "FileEdit", "FileCreate", "FileDelete")
 BLOCK_BYTES = 256 << 10     # how much is searched at once
 IMAGE_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*+")
 MASKED = "[REDACTED:"
+MASKS_IN = re.compile(rb"\[REDACTED:([\w-]{1,40})#(\d{1,9})\]")
 
 
 class Redactor:
@@ -11605,12 +11610,17 @@ class Redactor:
         self.memory = {} if memory is None else memory
         self.new_masks = []
         self.counts = Counter()
-        self._scanner = scanner_for(privacy)
+        self.scanner = scanner_for(privacy)
         self._numbers = Counter()           # rule -> highest number given
         self._withheld = {}                 # call id -> why its result is withheld
         self.more_patterns = lambda: ()     # those of the project: (as written, glob)
         for (rule, _), number in self.memory.items():
             self._numbers[rule] = max(self._numbers[rule], number)
+
+    def know_masks(self, text):
+        """Give none of the numbers again that masks in a text (bytes) have."""
+        for rule, number in MASKS_IN.findall(text):
+            self._numbers[rule.decode()] = max(self._numbers[rule.decode()], int(number))
 
     @property
     def progress(self):
@@ -11634,13 +11644,13 @@ class Redactor:
         yield from self._clean_batch(batch)
 
     def _clean_batch(self, batch):
-        found = suspects(self._scanner, [line for _, line in batch])
+        found = suspects(self.scanner, [line for _, line in batch])
         for index, (event, line) in enumerate(batch):
             if index in found:
-                event, line = self._clean_line(event, line, found[index])
+                event, line = self.clean_line(event, line, found[index])
             yield event, line
 
-    def _clean_line(self, event, line, names):
+    def clean_line(self, event, line, names):
         """An event and its line with what the named rules find taken out."""
         if names == {HOME} and not UNSAFE_LINE.search(line) and (cleaned := self._without_homes(event, line.decode())):
             return cleaned
@@ -11651,7 +11661,7 @@ class Redactor:
         """An event and its line with home folders taken out of the line's text, which is much faster than string
         by string; None where that touched other things than texts."""
         known = self.counts[HOME]
-        cleaned = self._strip_homes(text, self._scanner.homes)
+        cleaned = self._strip_homes(text, self.scanner.homes)
         made = None if TILDE_IN_KEY.search(cleaned) else json.loads(cleaned)
         if made and fixed_parts(made) == fixed_parts(event):
             return made, cleaned.encode()
@@ -11665,16 +11675,16 @@ class Redactor:
 
     def clean_header(self, header):
         """A header line's object with everything taken out."""
-        return self._value(header, "header", self._wanted(self._scanner.names))
+        return self._value(header, "header", self._wanted(self.scanner.names))
 
     def redact_text(self, text):
         """A text with everything taken out."""
-        return self._text(text, self._wanted(self._scanner.names))
+        return self._text(text, self._wanted(self.scanner.names))
 
     def _wanted(self, names):
         """The part of the scanner that the named rules make."""
-        return self._scanner._replace(rules=[rule for rule in self._scanner.rules if rule[0] in names],
-                                      homes=self._scanner.homes if HOME in names else ())
+        return self.scanner._replace(rules=[rule for rule in self.scanner.rules if rule[0] in names],
+                                      homes=self.scanner.homes if HOME in names else ())
 
     def _value(self, value, place, wanted):
         """A value with its strings treated; the same object where nothing changes."""
@@ -11785,6 +11795,11 @@ class Redactor:
             if fnmatch(path, pattern.lower()) or fnmatch(path.rsplit("/", 1)[-1], pattern.lower()):
                 return f"[withheld: path matches {written}]"
         return None
+
+
+def confident_redactor():
+    """For the server: a Redactor of tokens with a known prefix and private keys alone."""
+    return Redactor(Privacy(strip_paths=False, strip_env_vars=False, exclude_patterns=(), guess=False))
 
 
 IGNORE_FILE = ".opensessionignore"
@@ -12601,7 +12616,7 @@ class Server:
         """One request -> Answer.  `body` is a JSON value or an open file of gzip, `read` reads another
         answer than JSON; never raises on the network."""
         query = urllib.parse.urlencode({key: value for key, value in (query or {}).items() if value not in (None, "")})
-        headers = {"User-Agent": f"opensession-daemon/{VERSION}", "Accept": "application/json", **(headers or {})}
+        headers = {"User-Agent": f"opensession-daemon/{VERSION} rules/{RULES_VERSION}", "Accept": "application/json", **(headers or {})}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         if hasattr(body, "read"):
@@ -12704,6 +12719,10 @@ SNAPSHOT_AGE = 86400            # seconds; what has not changed for so long is d
 SNAPSHOTS_SIZE = 64 << 20       # bytes of all snapshots together
 
 
+class OtherProject(Exception):
+    """A session's end told the project: it is read again with what that project ignores."""
+
+
 class Snapshot(NamedTuple):
     """Where reading goes on in a source that has grown."""
     state: State                # the parser's
@@ -12725,6 +12744,7 @@ class Daemon:
         self.by_hand = False            # `once` sends where `run` would wait to be told
         self.git = {}                   # cwd -> (when asked, answer)
         self.ignored = {}               # cwd -> (when asked, answer)
+        self.cwds = {}                  # (tool, session id) -> working directory when last read
         self.reported = set()
         self.failed = set()             # names of sources that could not be read
         self.rejected = 0
@@ -12895,7 +12915,7 @@ class Daemon:
     @property
     def parking(self):
         """What a rejected session was rejected by: it is tried again when this changes."""
-        return f"{VERSION} {self.server.url} {self.server.team_id}"
+        return f"{VERSION} {RULES_VERSION} {self.server.url} {self.server.team_id}"
 
     # Collecting ------------------------------------------------------------
 
@@ -12910,6 +12930,9 @@ class Daemon:
                 if self.is_unchanged(watched, session) or self.take(watched, session, snapshot):
                     seen.add(session.session_id)
                     self.stamps[watched.name, session.tool, session.session_id] = session.stamp
+        except OtherProject:
+            self.changed[watched.name] = watched
+            return
         except (OSError, sqlite3.OperationalError) as error:
             self.report((watched.name, str(error)), f"{watched.source.path} cannot be read yet: {error}")
             self.failed.add(watched.name)
@@ -12969,13 +12992,17 @@ class Daemon:
         name = session.tool, session.session_id
         acked = self.session_row(name)
         redactor = Redactor(self.privacy, self.mask_memory(name))
-        redactor.more_patterns = lambda: self.ignore_of(session.attributes.get("cwd")) or ()
+        cwd = self.cwds.get(name) or session.attributes.get("cwd") or acked and acked["working_directory"]
+        redactor.more_patterns = lambda: self.ignore_of(cwd) or ()
         if snapshot:
             redactor.progress = snapshot.progress
         draft = read_session(session, redactor, known_chains(acked), self.paths.data,
                              lambda session: project_facts(session, watched.source.path, self.ask_git),
                              snapshot and snapshot.tally, lambda session: self.wants_snapshot(watched, session, snapshot))
         with draft.spool:
+            self.cwds[name] = draft.facts["working_directory"]
+            if cwd != self.cwds[name] and self.ignore_of(self.cwds[name]):
+                raise OtherProject
             if not self.is_wanted(draft, acked, watched.source):
                 return False
             self.record(name, draft, acked, watched.source, redactor.new_masks)
@@ -13317,7 +13344,7 @@ UNAVAILABLE = (0, 429, 502, 503, 504, 507)
 
 # What an answer other than success leads to; any other status is tried again later.
 REACTIONS = {
-    **dict.fromkeys((400, 403, 404, 413, 415, 422), Daemon.park),
+    **dict.fromkeys((400, 403, 404, 409, 413, 415, 422), Daemon.park),
     401: Daemon.lose_access,
     410: Daemon.bury,
 }
