@@ -11677,6 +11677,10 @@ class Redactor:
         """A header line's object with everything taken out."""
         return self._value(header, "header", self._wanted(self.scanner.names))
 
+    def clean_value(self, value):
+        """Any JSON value with everything taken out."""
+        return self._value(value, None, self._wanted(self.scanner.names))
+
     def redact_text(self, text):
         """A text with everything taken out."""
         return self._text(text, self._wanted(self.scanner.names))

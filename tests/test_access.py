@@ -60,6 +60,7 @@ TABLE = [
                                                                                         "200 200 200 200 200 200 200"),
     ("DELETE /api/sessions/<session_id>", None,                                         "401 404 403 403 204 204 404",
                                                                                         "401 403 403 403 204 204 403"),
+    ("POST /api/sessions/<session_id>/redact", None,                                    "401 404 403 403 200 200 404"),
     ("GET /api/sessions/<session_id>/raw", None,                                        "404 404 200 200 200 200 404",
                                                                                         "200 200 200 200 200 200 200"),
     ("GET /api/sessions/<session_id>/events", None,                                     "404 404 200 200 200 200 404",

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 import daemon
 from daemon import Privacy, Redactor
-from secret_cases import noise, own_cases, scores, specified_cases
+from secret_cases import PROBES, noise, own_cases, scores, specified_cases
 
 
 def github_token(seed=1):
@@ -323,18 +323,6 @@ class Cases(unittest.TestCase):
     def hold(self, found, **bounds):
         for group, bound in bounds.items():
             self.assertGreaterEqual(found[group].share, bound, (group, found[group].wrong))
-
-
-PROBES = ["a", "token=tnr", "secret_key=bft", "key=\\t\\t", " ", "-", "_", "key", "token=", 'secret":"', "KEY=",
-          "eyJ", ".eyJa", "://", "://a:", "a:b@", "sk-", "ghp_",
-          "AKIA", "-----BEGIN " + "PRIVATE KEY-----", "-----BEGIN " + "PRIVATE KEY-----\n" + "A" * 50, "curl -u ",
-          " -u a:",
-          "authorization: ", "authorization: bearer ", "Bearer ", "?sig=", "&token=", "password: ", "passw",
-          "/home/", "C:\\Users\\",
-          "/Users/a", "\\", '\\"', "C:\\Users\\a b c ", "<secret>", "1", "0123456789:AA", "x-api-key",
-          "secret_access_key ", "AzCa",
-          "key: str = ", "=", "pat", "\n", "a.", "SG.", "dp.pt.", "token   ", "1a2B", "/mnt/c/Users/", "-home-",
-          "api-key"]
 
 
 class Speed(unittest.TestCase):

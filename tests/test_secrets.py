@@ -1,12 +1,14 @@
 """What should not be in stored sessions: the server finds tokens and private keys, marks the session, and masks them on demand."""
 
 import json
+import tempfile
 import unittest
-from unittest.mock import patch
+from functools import partial
 
 import daemon
 import opensession
-from client import ServerCase, new_event, new_session
+from client import ServerCase, call, new_event, new_session, running_server
+from laptop import eventually
 from secret_cases import noise
 
 TOKEN, OTHER = ("gh" + "p_" + noise("A", 36, number) for number in (1, 2))
@@ -75,11 +77,11 @@ class StoredSecrets(ServerCase):
     def test_the_search_forgets_them_too(self):
         session_id = self.store("first words", f"unusualword {TOKEN}")
         self.index()
-        self.assertTrue(self.una.get(f"/api/search?q={TOKEN}").json["sessions"])
+        self.assertTrue(self.una.get(f"/api/search?q={TOKEN}").json["hits"])
         self.redact(self.una, session_id)
         self.index()
-        self.assertFalse(self.una.get(f"/api/search?q={TOKEN}").json["sessions"])
-        self.assertTrue(self.una.get("/api/search?q=unusualword").json["sessions"])
+        self.assertFalse(self.una.get(f"/api/search?q={TOKEN}").json["hits"])
+        self.assertTrue(self.una.get("/api/search?q=unusualword").json["hits"])
 
     def test_only_the_uploader_and_the_team_s_admins_may_and_the_audit_has_the_id_alone(self):
         session_id = self.store(f"key {TOKEN}")
@@ -130,8 +132,8 @@ class StoredSecrets(ServerCase):
         events = {"from": 0, "events": self.session["events"]}
         self.check(self.una.post(f"/api/sessions/{session_id}/events", events), 409)
         self.assertNotIn(TOKEN, self.raw(session_id))
-        newer = {"User_Agent": f"opensession-daemon/9 rules/{daemon.RULES_VERSION}"}
-        self.check(self.una.post("/api/sessions", body, **newer), 200)
+        newer = {"User-Agent": f"opensession-daemon/9 rules/{daemon.RULES_VERSION}"}
+        self.check(self.una.post("/api/sessions", body, headers=newer), 200)
 
     def test_appending_goes_on(self):
         session_id = self.store(f"key {TOKEN}")
@@ -139,14 +141,18 @@ class StoredSecrets(ServerCase):
         self.check(self.una.post(f"/api/sessions/{session_id}/events", {"events": [new_event(text="more", at=9)]}), 200)
         self.assertEqual(self.una.get(f"/api/sessions/{session_id}").json["event_count"], 2)
 
-    def test_without_daemon_py_it_says_that_it_is_off(self):
-        session_id = self.store(f"key {TOKEN}")
+    def test_the_server_says_that_it_looks(self):
         self.assertTrue(self.una.get("/api/health").json["checks_secrets"])
-        with patch.dict("sys.modules", {"daemon": None}):
-            opensession.secret_rules.cache_clear()
-            self.addCleanup(opensession.secret_rules.cache_clear)
-            self.assertFalse(self.una.get("/api/health").json["checks_secrets"])
-            self.redact(self.una, session_id, 501)
+
+
+class TheThread(unittest.TestCase):
+    def test_a_running_server_marks_a_session_by_itself(self):
+        with tempfile.TemporaryDirectory() as folder, running_server(folder) as server:
+            ada = partial(call, server.port, Content_Type="application/json")
+            key = ada("POST", "/api/register", b'{"nickname": "ada"}').json["api_key"]
+            body = json.dumps({"session": new_session(events=[new_event(text=f"key {TOKEN}")])}).encode()
+            path = "/api/sessions/" + ada("POST", "/api/sessions", body, key).json["id"]
+            self.assertEqual(eventually(lambda: ada("GET", path, key=key).json["secrets"], 30), 1)
 
 
 if __name__ == "__main__":
