@@ -39,7 +39,7 @@ bench: .venv/tests            ## how fast and how large, as one table: SCALE=0.1
 	$(PY) tests/bench/bench.py --scale $(SCALE) $(ROWS)
 
 secrets: .venv/tests          ## how well secrets are found, and how fast: CORPUS=dir for false alarms in real transcripts
-	$(PY) tests/bench/secrets.py "$(CORPUS)"
+	$(PY) tests/bench/leaks.py "$(CORPUS)"
 
 clean:                        ## remove what the targets above made, except ./data
 	rm -rf .venv .hypothesis .pytest_cache .bench screenshots

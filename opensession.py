@@ -3085,7 +3085,8 @@ def get_session(session_id, reader, db):
         "parent": dict(parents[0]) if parents else None, "children": children(db, reader, row),
         "redactions": attributes.get("redactions"), "can_delete": may_change(db, reader, row),
     }
-    answer["secrets"] = events_with_secrets(db, session_id) if answer["can_delete"] else 0
+    if answer["can_delete"]:
+        answer["secrets"] = events_with_secrets(db, session_id)
     return cached_answer(answer)
 
 
