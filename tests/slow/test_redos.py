@@ -15,8 +15,8 @@ class Probes(unittest.TestCase):
         for probe in (*PROBES, *starts_of_rules()):
             text = (probe * (size // len(probe) + 1))[:size]
             with self.subTest(probe):
-                # Generous: what is quadratic takes minutes here.
-                self.assertLess(min(seconds_per_megabyte(text) for _ in range(2)), 3)
+                # Generous: text of nothing but names of secrets takes about 2 s, what is quadratic takes minutes.
+                self.assertLess(min(seconds_per_megabyte(text) for _ in range(2)), 8)
 
 
 if __name__ == "__main__":
