@@ -474,7 +474,8 @@ def is_error(event):
 
 
 def empty_stats():
-    """What add_to_stats counts in; `opening` is how the first three prompts begin.  Times are ISO 8601 in UTC, as they stand in the events."""
+    slow = slow_text(pattern)
+    return f"has a pattern for {name!r} that is too slow on {slow!r} …: bound its repeats" if slow else None
     return {"events": 0, "messages": 0, "user_messages": 0, "tool_calls": 0, "errors": 0,
             "first": None, "last": None, "input": 0, "output": 0, "input_total": 0, "output_total": 0,
             "added": 0, "removed": 0, "tasks": [], "files": [], "opening": []}
@@ -11352,7 +11353,8 @@ RULES = (
     Rule("cli-option", r"(?i)--\w[\w-]{0,24}?(?:token|pass(?:w(?:or)?d|phrase)?|secret|key|pwd|auth)(?:[ =]|[\"'\\,]{2,6}\s?[\"'\\]{1,3})"
                        r"\\*[\"']?([^\0- \"'`\\$<({]{8,500})", plausible,
          anywhere=(r"(?i)--\w[\w-]{0,24}?(?:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
-    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})", plausible,
+    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})",
+         plausible,
          anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\]{{0,99}}\d)" for option in "pa")),
     Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", random_value, anywhere=(":5432:",)),
     Rule("query-token", r"(?i)[?&;](?:x-amz-signature|x-amz-security-token|x-goog-signature|sig|signature"
@@ -11361,12 +11363,14 @@ RULES = (
     Rule("env-assign", r"(?:ENV|ARG|setx|set -\w{1,3}) \w{0,60}(?:KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASS|PWD)(?:_\w{1,8})? \\*[\"']?"
                        r"([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, (), ASSIGNED),
     Rule("env-assign", r"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIALS?)"
-                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?(?:base64:)?([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, (), ASSIGNED, ASSIGNED_WORDS),
+                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?(?:base64:)?([^\0- \"'\\`;&|(),<>$]{8,500})",
+         plausible, (), ASSIGNED, ASSIGNED_WORDS),
     Rule("env-assign", r"PASSW(?:OR)?D[=:]\s{0,4}\\*[\"']?([^\0- \"'\\`;&|(),<>$/]{8,500})", random_value,
          anywhere=(r"PASSW(?:OR)?D[=:]\\{0,4}",)),
     Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\)?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=(]|\|\||\?\?|(?<=[\"']),|\{{\s{{1,20}}default\s{{0,8}}=)\s{{0,4}}"
                         rf"[bf(]?{QUOTED}", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
-    Rule("json-assign", rf"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSWORD)(?:_\d)?\\*[\"']?[\])]?\s{{0,2}}(?:\|\||\?\?|,|=)\s{{0,4}}{QUOTED}", plausible,
+    Rule("json-assign", rf"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSWORD)(?:_\d)?\\*[\"']?[\])]?\s{{0,2}}(?:\|\||\?\?|,|=)\s{{0,4}}{QUOTED}",
+         plausible,
          (), ASSIGNED, ASSIGNED_WORDS),
     Rule("json-assign", rf"(?i)passw(?:or)?d(?:_?\d)?\\*[\"']?\]?\s{{0,4}}(?:=>|:=|[:=])\s{{0,4}}{QUOTED}", random_value,
          anywhere=PASSWORD),
