@@ -474,8 +474,7 @@ def is_error(event):
 
 
 def empty_stats():
-    slow = slow_text(pattern)
-    return f"has a pattern for {name!r} that is too slow on {slow!r} …: bound its repeats" if slow else None
+    """What add_to_stats counts in; `opening` is how the first three prompts begin.  Times are ISO 8601 in UTC, as they stand in the events."""
     return {"events": 0, "messages": 0, "user_messages": 0, "tool_calls": 0, "errors": 0,
             "first": None, "last": None, "input": 0, "output": 0, "input_total": 0, "output_total": 0,
             "added": 0, "removed": 0, "tasks": [], "files": [], "opening": []}
