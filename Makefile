@@ -53,6 +53,9 @@ readme:                       ## write the READMEs' tables of tools anew
 bench: .venv/tests            ## how fast and how large, as one table: SCALE=0.1, ROWS="lists search"
 	$(PY) tests/bench/bench.py --scale $(SCALE) $(ROWS)
 
+secrets: .venv/tests          ## how well secrets are found, and how fast: CORPUS=dir for false alarms in real transcripts
+	$(PY) tests/bench/leaks.py "$(CORPUS)"
+
 clean:                        ## remove what the targets above made, except ./data
 	rm -rf .venv .hypothesis .pytest_cache .bench screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -67,4 +70,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench golden readme clean
+.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench golden readme secrets clean

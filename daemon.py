@@ -60,11 +60,13 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
+from fnmatch import translate as fnmatch_translate
 from functools import lru_cache
+from glob import escape as escape_glob
 from hashlib import md5, sha256
 from operator import itemgetter
 from pathlib import Path
@@ -107,6 +109,9 @@ DEFAULTS = {
         "exclude_patterns": ["*.env", "*secret*", "*credential*"],      # files whose content is withheld
         "exclude_tools": [],            # tools that are not collected
         "exclude_projects": [],         # working directories whose sessions are not collected
+        "rules": [],                    # further secrets: { name = "acme", pattern = "acme-[0-9a-f]{32}" }
+        "allow": [],                    # texts and globs that are no secrets, whatever a rule says
+        "review": False,                # sessions with secrets wait for `daemon.py review accept`
     },
     "watchers": {                       # a tool without a key here is on
         "claude_code": True,
@@ -160,11 +165,15 @@ def load_settings(paths, env):
     return settings
 
 
+SYNCED_LISTS = ("exclude_patterns", "exclude_tools", "exclude_projects", "rules")
+
+
 def add_synced(settings, synced):
-    """The server may add to the exclude lists and switch watchers off, nothing else."""
-    for key in ("exclude_patterns", "exclude_tools"):
-        more = synced.get("privacy", {}).get(key, [])
-        settings["privacy"][key] = list(dict.fromkeys(settings["privacy"][key] + more))
+    """The server may add to the exclude lists and the rules, ask for review and switch watchers off, nothing else."""
+    privacy, added = settings["privacy"], synced.get("privacy", {})
+    for key in SYNCED_LISTS:
+        privacy[key] = privacy[key] + [item for item in added.get(key, []) if item not in privacy[key]]
+    privacy["review"] = privacy["review"] or added.get("review", False)
     for key, value in synced.get("watchers", {}).items():
         if value is False:
             settings["watchers"][key] = False
@@ -226,12 +235,45 @@ def type_problem(section, key, default, value):
     if type(value) is not type(default):
         names = {bool: "true or false", int: "a whole number", str: "a text", list: "a list of texts"}
         return f"must be {names[type(default)]}"
+    if (section, key) == ("privacy", "rules"):
+        return next(filter(None, map(rule_problem, value)), None)
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         return "must be a list of texts"
     if isinstance(value, int) and value < 0:
         return "must not be negative"
     allowed = CHOICES.get((section, key))
     return f"must be one of {', '.join(allowed)}" if allowed and value not in allowed else None
+
+
+def rule_problem(rule):
+    """What is wrong with a rule that somebody wrote, or None."""
+    if not isinstance(rule, dict) or not {"name", "pattern"} <= rule.keys() <= {"name", "pattern", "contains"} \
+            or not all(isinstance(value, str) and value for value in rule.values()):
+        return 'must be a list of { name = "acme", pattern = "acme-[0-9a-f]{32}" }, each with contains = "acme-" if you like'
+    name = rule["name"]
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):
+        return f"has the name {name!r}: take small letters, digits and dashes"
+    try:
+        pattern = re.compile(rule["pattern"], re.ASCII)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"has a pattern for {name!r} that is not a regular expression: {error}"
+    if pattern.search(""):
+        return f"has a pattern for {name!r} that matches nothing at all: every place would be masked"
+    return f"has a pattern for {name!r} that is too slow on {slow!r} …: bound its repeats" if (slow := slow_text(pattern)) else None
+
+
+def slow_text(pattern, limit=0.1):
+    """The beginning of a text on which a pattern takes far too long, or None.
+
+    Texts grow step by step, so that even a pattern without end is found out within a second."""
+    letters = sorted(set(re.sub(r"\\.|[^\w -]", "", pattern.pattern)))[:12]
+    for seed in dict.fromkeys([*letters, "a", "A", "0", " ", "aA0-", "".join(letters)]):
+        for length in (*range(12, 40, 2), 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600):
+            started = time.perf_counter()
+            pattern.search((seed * length)[:length] + "\0")
+            if seed and time.perf_counter() - started > limit:
+                return seed * 3
+    return None
 
 
 def line_of(text, section, key=None):
@@ -11203,9 +11245,12 @@ def external_block(block):
 #
 # Speed comes from two levels.  Encoded lines are searched in blocks for hints:
 # byte patterns that begin with a literal of two or more characters, which `re`
-# finds about as fast as bytes.find.  Only lines with a hint are walked, and only
-# with the rules whose hint was found.
+# finds about as fast as bytes.find; most of them only in the long words of a block,
+# which are a tenth of it.  Only lines with a hint are walked, and only with the
+# rules whose hint was found.
 # ---------------------------------------------------------------------------
+
+RULES_VERSION = 2               # raise it with every change of RULES: servers then check what they hold again
 
 
 class Privacy(NamedTuple):
@@ -11215,6 +11260,9 @@ class Privacy(NamedTuple):
     exclude_patterns: tuple = ("*.env", "*secret*", "*credential*")
     homes: tuple = ()           # this machine's home folders, beside the usual shapes
     env_values: tuple = ()      # values that are secret wherever they occur
+    rules: tuple = ()           # rules of one's own: (name, pattern, text that it contains or "")
+    allow: tuple = ()           # globs of what is no secret
+    guess: bool = True          # values by the name that they are given to, not tokens and private keys alone
     salt: bytes = b""           # this machine's own, for the fingerprints of secrets
 
 
@@ -11222,7 +11270,11 @@ def privacy_of(settings, env, home, salt=b""):
     """The Privacy that settings["privacy"] (flags and globs), an environment and a home folder ask for."""
     wanted = settings["privacy"]
     return Privacy(wanted["strip_paths"], wanted["strip_env_vars"], tuple(wanted["exclude_patterns"]),
-                   (str(home),), secret_values(env), salt)
+                   (str(home),), secret_values(env), tuple(map(own_rule, wanted["rules"])), tuple(wanted["allow"]), salt=salt)
+
+
+def own_rule(rule):
+    return rule["name"], rule["pattern"], rule.get("contains", "")
 
 
 def secret_values(env):
@@ -11255,25 +11307,41 @@ DUMMY = re.compile(r"(?i)example|xxxx|your[_-]|\.\.\.|0123456789|1234567890|abcd
 
 
 def plausible(value):
-    """Whether a value that somebody called secret is one: random, not a name, a path or a placeholder.
+    """Whether a value that somebody called secret is one.
 
-    A digit is asked for.  That costs passwords of letters only and saves most of the
-    false alarms in source code."""
-    return (len(value) >= 8 and any(char.isdigit() for char in value) and entropy(value) >= 3.2
-            and not DUMMY.search(value) and not PLACEHOLDER.search(value) and not NO_SECRET.match(value)
-            and not written_by_hand(value))
+    Without a digit it must look very random.  That costs passwords of small letters and
+    saves most of the false alarms in source code."""
+    return random_value(value) and (any(char.isdigit() for char in value)
+                                    or len(value) >= 12 and len(value) < 2.7 * len(WORDS_OF.findall(value)))
+
+
+def random_value(value):
+    """Whether a value is random, not a name, a path or a placeholder."""
+    return (len(value) >= 8 and entropy(value) >= min(3.2, 0.85 * math.log2(len(value))) and not DUMMY.search(value)
+            and not PLACEHOLDER.search(value) and not NO_SECRET.match(value) and not written_by_hand(value))
+
+
+def random_word(value):
+    """Whether a word that stands where prose names a secret is one and not the next word of the sentence."""
+    return plausible(value) and not HEX_ONLY.fullmatch(value) and any(char.isalpha() for char in value)
+
+
+HEX_ONLY = re.compile(r"[0-9a-f.-]+|[0-9A-F.-]+")
 
 
 PLACEHOLDER = re.compile(r"(?i)[<>{}]|^\$|^%\w+%$|\*\*\*|^x+$|change_?me|placeholder|redacted|example|process\.env"
-                         r"|os\.environ|getenv|env\.|^(?:my|your|test|dummy|fake|some)[_-]")
-# Paths, URLs, calls and indexing, numbers with units, dates, UUIDs, hashes that name their algorithm.
+                         r"|os\.environ|getenv|env\.|(?:^|[_-])(?:my|your|test|dummy|fake|mock|some|sample|demo|default)(?:[_-]|$)")
+# Paths, URLs, calls and indexing, numbers with units, dates, UUIDs, hashes that name their algorithm, public keys.
 NO_SECRET = re.compile(r"(?:~|\.{0,2}/[\w.-]+/|[A-Za-z]:[\\/]|\w+://|[\w.$]+[(\[]|[\d.,:_+-]+\w{0,3}$"
-                       r"|\d{4}-\d\d-\d\d|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$|sha\d+[-:])")
+                       r"|\d{4}-\d\d-\d\d|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$|sha\d+[-:]|ssh-|ecdsa-|pk_)")
 
 
 def written_by_hand(value):
     """Whether a value is made of words (SOME-NAME_2, camelCase) rather than of random characters."""
-    return len(value) >= 4 * len(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", value))
+    return len(value) >= 4 * len(WORDS_OF.findall(value))
+
+
+WORDS_OF = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 
 
 def password_in_url(value):
@@ -11301,166 +11369,266 @@ def with_digit(value):
 class Rule(NamedTuple):
     """One shape of secret.  What the pattern's group matches is masked, or all of it where
     it has none, if `check` agrees.  `hints` are the byte patterns that make a line a
-    candidate; without any, the pattern itself is the hint.  `words` are for patterns
-    that begin with a choice, which `re` is slow to find: one of them, in any case, stands at
-    most `near` characters behind the beginning of every match."""
+    candidate, the pattern itself if there are none; they are searched in long words only, or
+    `anywhere` in its stead.  `words` are for patterns that begin with a choice, which `re` is slow to
+    find: one of them, in any case, stands at most `near` characters behind the beginning of every match."""
     name: str
     pattern: str
     check: Callable = random_looking
     hints: tuple = ()
+    anywhere: tuple = ()
     words: tuple = ()
     near: int = 0
 
 
-# Where a value is given to a name that sounds secret: api_key: "…", DB_PASSWORD=…, {"token": "…"}.
-SECRET_WORD = (r"(?:(?:api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook)"
-               r"[_-]?key|secret|token|passw(?:or)?d|passwd|passphrase|pwd|credentials?)(?:_?base|_?\d{1,2})?")
+# Where a value is given to a name that sounds secret: api_key: "…", DB_PASSWORD=…, {"token": "…"}, "the token is …".
+SECRET_WORD = (r"(?:(?:api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook|session|admin"
+               r"|deploy|storage|subscription)[ _-]?key|secret|token|passw(?:or)?d|passwd|passphrase|(?<![A-Za-z])pass|pwd"
+               r"|credentials?)(?:_?base|_?\d{1,2})?")
 ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
-    rf'(?i){word}[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value)?[:=>]{{1,2}}+(?:[\w &]{{1,14}}=)?+[ \\"\'(bftnr]{{0,16}}'
-    rf'(?=[^\0- "\'\\]{{8}})(?=[^\0- "\'\\]{{0,99}}\d)'
+    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+[ \\"\'`(bftnr]{{0,16}}'
+    rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,8}}(?=[\w.+/=~-]{{12}}))'
+    rf'(?![\w.$]{{1,80}}+[(\[])(?=[^\0- "\'\\`]{{8}})(?:(?=[^\0- "\'\\`]{{0,99}}\d)|(?<=["\'`])(?=[\w+/=~!@#%^*-]{{12}}))'
     for word in ASSIGNED_WORDS)
-# Hints that many rules share.  Tools put their own ids in every line: those are no hint.
-SK = ("sk-[a-zA-Z0-9_-]{20}",)
-UNDERSCORE = (r"_[A-Za-z0-9]{20}(?<!toolu_.{20})(?<!call_.{20})(?<!msg_.{20})(?<!req_.{20})",)
-DASH = (r"-[A-Za-z0-9]{24}",)
+AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,12}[:=,]|\\{0,6}\"[ :\\]{1,8}\"[a-z0-9+/]{20}|\w{0,8} ?=? ?\([\\\"']{1,6}[^\\\"']{1,60}[\\\"']{1,6},)",)
+PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,8}[:=>]{1,2}[ \\tn]{0,8}[\"'`](?=[^\0- \"'`\\]{8})"
+            r"| (?:for|of|to|on) [\w .-]{1,30}(?::| is) )",)
+QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
 
 # To add a rule: one line, the specific before the general, as the first one names the
 # mask.  Begin the pattern with at least two literal characters (no ^, \b or class; a
-# token may stand right behind \n, a colour code or a Korean letter), or give such hints;
-# a hint with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that
-# no input takes quadratic time.  Add a case to tests/test_privacy.py, made of pieces.
+# token may stand right behind \n, a colour code or a Korean letter), or give such hints; where a
+# match need not hold a long word (see LONG_WORD), give hints `anywhere`: each costs as much as ten
+# others.  One with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.  Add
+# cases to tests/fixtures/secrets-written-from.tsv, in pieces.
+PRIVATE_KEY = (r"P(?:RIVATE KEY(?: BLOCK)?-----|rivate-Lines: )",)
+AWS_KEY = (r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",)
 RULES = (
     # AI providers
-    Rule("anthropic", r"sk-ant-[\w-]{24,}", hints=SK),
-    Rule("openai", r"sk-(?:proj|svcacct|admin|None)-[\w-]{20,}", hints=SK),
-    Rule("openai", r"sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}", hints=SK),
-    Rule("openrouter", r"sk-or-v1-[0-9a-f]{48,}", hints=SK),
-    Rule("langfuse", r"sk-lf-[0-9a-f]{8}-[0-9a-f-]{27}", hints=SK),
-    Rule("sk-generic", r"sk-(?:[a-z]{2,8}-)?[A-Za-z0-9]{32,}", with_digit, SK),
-    Rule("langsmith", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}", hints=UNDERSCORE),
-    Rule("groq", r"gsk_[A-Za-z0-9]{48,}", hints=UNDERSCORE),
-    Rule("xai", r"xai-[A-Za-z0-9]{70,}", hints=DASH),
-    Rule("perplexity", r"pplx-[A-Za-z0-9]{40,}", hints=DASH),
-    Rule("huggingface", r"hf_[A-Za-z0-9]{34,}", hints=UNDERSCORE),
-    Rule("huggingface", r"api_org_[A-Za-z]{34}", hints=UNDERSCORE),
-    Rule("replicate", r"r8_[A-Za-z0-9]{37}", hints=UNDERSCORE),
+    Rule("anthropic", r"sk-ant-[\w-]{24,}"),
+    Rule("openai", r"sk-(?:proj|svcacct|admin|None)-[\w-]{20,}"),
+    Rule("openai", r"sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}"),
+    Rule("openrouter", r"sk-or-v1-[0-9a-f]{48,}"),
+    Rule("langfuse", r"sk-lf-[0-9a-f]{8}-[0-9a-f-]{27}"),
+    Rule("sk-generic", r"sk-(?:[a-z]{2,12}-)?[A-Za-z0-9]{32,}", with_digit),
+    Rule("langsmith", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}"),
+    Rule("groq", r"gsk_[A-Za-z0-9]{48,}"),
+    Rule("xai", r"xai-[A-Za-z0-9]{70,}"),
+    Rule("perplexity", r"pplx-[A-Za-z0-9]{40,}"),
+    Rule("huggingface", r"hf_[A-Za-z0-9]{34,}"),
+    Rule("huggingface", r"api_org_[A-Za-z0-9]{34}"),
+    Rule("replicate", r"r8_[A-Za-z0-9]{37}"),
     Rule("ai", r"nvapi-[\w-]{60,}"),
     Rule("ai", r"tgp_v1_[\w-]{40,}"),
     Rule("ai", r"tvly-(?:dev-|prod-)?[A-Za-z0-9]{28,}"),
-    Rule("ai", r"csk-[a-z0-9]{48}", hints=DASH),
-    Rule("ai", r"jina_[A-Za-z0-9]{60,}", hints=UNDERSCORE),
-    Rule("ai", r"fw_[A-Za-z0-9]{22,24}(?!\w)", with_digit, UNDERSCORE),
+    Rule("ai", r"csk-[a-z0-9]{48}"),
+    Rule("ai", r"jina_[A-Za-z0-9]{60,}"),
+    Rule("ai", r"fw_[A-Za-z0-9]{22,24}(?!\w)", with_digit),
+    Rule("ai", r"sk_[0-9a-f]{48}(?!\w)"),
+    Rule("ai", r"pcsk_[A-Za-z0-9]{5,8}_[A-Za-z0-9]{50,}"),
+    Rule("ai", r"pa-[\w-]{43}(?![\w-])", with_digit),
+    Rule("ai", r"fc-[0-9a-f]{32}(?!\w)"),
+    Rule("ai", r"rpa_[A-Z0-9]{40,}"),
+    Rule("ai", r"ctx7sk-[0-9a-f]{8}-[0-9a-f-]{27}"),
+    Rule("ai", r"wandb_v1_\w{40,}"),
+    Rule("ai", r"bb_(?:live|test)_[\w-]{24,}"),
+    Rule("ai", r"e2b_[0-9a-f]{40}"),
     # Clouds
-    Rule("aws-key-id", r"A(?:KIA|SIA|BIA|CCA)(?<![A-Z]....)[A-Z2-7]{16}(?![A-Za-z0-9])",
-         hints=tuple(f"A{kind}[A-Z2-7]{{16}}" for kind in ("KIA", "SIA", "BIA", "CCA"))),
-    Rule("aws-secret", r"(?i)secret_?(?:access_?)?key[^a-z0-9+/]{1,20}(?:string>)?([a-z0-9+/]{40})(?![a-z0-9+/])",
-         with_digit, (r"(?i)secret_?(?:access_?)?key[^a-z0-9]",)),
+    Rule("aws-key-id", r"A(?:KIA|SIA|BIA|CCA)(?<![A-Z]....)[A-Z2-7]{16}(?![A-Za-z0-9])", anywhere=AWS_KEY),
+    Rule("aws-key-id", r"A(?:KIA|SIA|BIA|CCA)(?<![A-Z]....)[A-Z0-9]{16}(?![A-Za-z0-9])", with_digit, anywhere=AWS_KEY),
+    Rule("aws-secret", r"(?i)secret[_. ]?(?:access[_ ]?)?key(?:</name>)?[^a-z0-9+/]{1,24}(?:string>|value>)?([a-z0-9+/]{40})(?![a-z0-9+/])",
+         with_digit, anywhere=ASSIGNED),
+    Rule("aws-secret", r"A[KSBC][IC]A[A-Z0-9]{16}[^A-Za-z0-9+/]{1,8}(?:[a-z_]{2,24}[^A-Za-z0-9+/]{1,6})?([A-Za-z0-9+/]{40})"
+                       r"(?![A-Za-z0-9+/=])", with_digit, anywhere=AWS_KEY),
+    Rule("aws-session", r"IQoJb3JpZ2lu[\w+/=-]{100,}"),
+    Rule("aws-session", r"FwoGZXIvYXdz[\w+/=-]{100,}"),
     Rule("aws-bedrock", r"ABSK[A-Za-z0-9+/]{100,}={0,2}"),
     Rule("aws-bedrock", r"bedrock-api-key-[\w=+/-]{60,}"),
     Rule("google-api", r"AIza[\w-]{35}"),
+    Rule("google-api", r"AQ\.Ab8[\w-]{40,}"),
     Rule("google-oauth", r"GOCSPX-[\w-]{28}"),
     Rule("google-oauth", r"ya29\.[\w-]{30,}"),
     Rule("google-oauth", r"1//0[\w-]{40,}"),
+    Rule("azure", r"(?i)key[^a-z0-9+/\n]{1,40}(?:\n\s{0,40})?(?:[^a-z0-9+/]{1,8})?(?:value[^a-z0-9+/]{1,8})?([a-z0-9+/]{86}==)", with_digit,
+         (r"==(?<=[A-Za-z0-9+/]{86}==)",)),
+    Rule("azure", r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{33,90}\+A(?:S[tb]|IoT|CRA|RmC|EhC|Zd)[A-Za-z0-9+/]{4,8}={0,2}", with_digit,
+         (r"\+A(?:S[tb]|IoT|CRA|RmC|EhC|Zd)[A-Za-z0-9+/]{4,8}=",)),
     Rule("azure", r"AccountKey=([A-Za-z0-9+/]{40,}={0,2})"),
     Rule("azure", r"\w{3}\dQ~[\w.~-]{31,34}", hints=(r"Q~[\w.~-]{31}",)),
-    Rule("digitalocean", r"do[opr]_v1_[0-9a-f]{64}", hints=UNDERSCORE),
+    Rule("azure", r"(?<![A-Za-z0-9])[A-Za-z0-9]{44,60}JQQJ99[A-Za-z0-9]{20,40}", hints=("JQQJ99",)),
+    Rule("digitalocean", r"do[opr]_v1_[0-9a-f]{64}"),
     Rule("cloudflare", r"v1\.0-[0-9a-f]{24}-[0-9a-f]{100,}"),
-    Rule("vercel", r"vc[a-z]_[A-Za-z0-9]{56,}", hints=UNDERSCORE),
+    Rule("cloudflare", r"cf(?:k|ut|at)_[A-Za-z0-9]{40,}"),
+    Rule("cloudflare", r"(?i)x-auth-key[\"'\\]*\s{0,3}[:=,]\s{0,3}[\"'\\]*([0-9a-f]{37})(?![0-9a-z])", anywhere=ASSIGNED[:1]),
+    Rule("vercel", r"vc[a-z]_[A-Za-z0-9]{24,}", with_digit),
     Rule("ngrok", r"ngrok_api_\w{40,}"),
-    Rule("ngrok", r"authtoken:?\s(\d\w{40,56})"),
+    Rule("ngrok", r"(?<![A-Za-z0-9])[123][A-Za-z0-9]{26}_\d[A-Za-z0-9]{20}(?!\w)", with_digit, (r"_\d[A-Za-z0-9]{20}(?![A-Za-z0-9_])",)),
+    Rule("alibaba", r"LTAI[A-Za-z0-9]{20}(?!\w)", with_digit, anywhere=("LTAI[A-Za-z0-9]{20}",)),
+    Rule("tencent", r"AKID[A-Za-z0-9]{32}(?!\w)", with_digit),
     # Code hosting, packages, chat
-    Rule("github", r"gh[opsur]_[A-Za-z0-9]{36,}", hints=UNDERSCORE),
-    Rule("github-pat", r"github_pat_\w{50,}", hints=UNDERSCORE),
-    Rule("gitlab", r"gl(?:pat|ptt|dt|rt|rtr|ft|imt|oas|cbt|agent|soat|ffct)-[\w-]{20,}(?:\.[\w-]{2,20}){0,2}"),
+    Rule("github", r"gh[opsur]_[A-Za-z0-9]{36,}"),
+    Rule("github-pat", r"github_pat_\w{50,}"),
+    Rule("gitlab", r"gl(?:pat|ptt|dt|rt|rtr|ft|imt|oas|cbt|agent|soat|ffct|wt)-[\w-]{20,}(?:\.[\w-]{2,20}){0,2}"),
     Rule("gitlab", r"GR1348941[\w-]{20,}"),
-    Rule("bitbucket", r"AT(?:BB|ATT3|CTT3)[\w=-]{24,}", with_digit,
-         tuple(f"AT{kind}" for kind in ("BB", "ATT3", "CTT3"))),
+    Rule("bitbucket", r"AT(?:BB|ATT3|CTT3)[\w=-]{24,}", with_digit),
     Rule("slack-webhook", r"hooks\.slack\.com/(?:services|workflows|triggers)/([\w/]{30,})"),
     Rule("slack", r"xox[a-z](?:\.xox[a-z])?-[\w-]{20,}"),
     Rule("slack", r"xapp-\d-[\w-]{30,}"),
+    Rule("discord", r"(?<![\w-])[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,38}(?![\w-])", with_digit, (r"\.[\w-]{6}\.[\w-]{27}",)),
     Rule("discord-webhook", r"webhooks/\d{15,20}/([\w-]{60,})"),
     Rule("telegram", r"\d{8,10}:AA[\w-]{33}", hints=(r":AA[\w-]{33}",)),
-    Rule("npm", r"npm_[A-Za-z0-9]{36}", hints=UNDERSCORE),
+    Rule("npm", r"npm_[A-Za-z0-9]{36}"),
     Rule("npmrc", r"_authToken=([\w./+=-]{16,})"),
     Rule("pypi", r"pypi-AgE[\w-]{50,}"),
     Rule("crates-gems", r"cio[A-Za-z0-9]{32}(?![A-Za-z0-9])", plausible),
-    Rule("crates-gems", r"rubygems_[0-9a-f]{48}", hints=UNDERSCORE),
+    Rule("crates-gems", r"rubygems_[0-9a-f]{48}"),
     Rule("crates-gems", r"dckr_[op]at_[\w-]{27,}"),
+    Rule("crates-gems", r"oy2[a-z0-9]{43}(?!\w)", with_digit),
+    Rule("crates-gems", r"CLOJARS_[0-9a-z]{60}"),
     Rule("jfrog", r"AKCp\w{65,}"),
+    Rule("jfrog", r"cmVmd[A-Za-z0-9]{59}(?!\w)", with_digit),
+    Rule("sonar", r"sq[aup]_[0-9a-f]{40}"),
     # Payment, mail, telephone
-    Rule("stripe", r"[sr]k_(?:live|test|prod)_[A-Za-z0-9]{20,}", hints=UNDERSCORE),
-    Rule("stripe", r"whsec_[A-Za-z0-9+/=]{32,}", hints=UNDERSCORE),
+    Rule("stripe", r"[sr]k_(?:live|test|prod)_[A-Za-z0-9]{20,}", hints=(r"k_(?:live|test|prod)_[A-Za-z0-9]{20}",)),
+    Rule("stripe", r"whsec_[A-Za-z0-9+/=]{32,}"),
     Rule("square", r"sq0(?:csp|atp|idp)-[\w-]{22,}"),
+    Rule("square", r"EAAA[\w-]{60}(?![\w-])", with_digit),
+    Rule("payment", r"access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}"),
+    Rule("payment", r"rzp_(?:live|test)_[A-Za-z0-9]{14,}", anywhere=("rzp_",)),
+    Rule("payment", r"FLWSECK(?:_TEST)?-[0-9a-zA-Z]{12,}"),
+    Rule("payment", r"EZ[AT]K[A-Za-z0-9]{54}"),
+    Rule("payment", r"shippo_(?:live|test)_[0-9a-f]{40}"),
+    Rule("payment", r"access-(?:production|sandbox|development)-[0-9a-f]{8}-[0-9a-f-]{27}"),
     Rule("sendgrid", r"SG\.[\w-]{20,24}\.[\w-]{39,50}"),
     Rule("twilio", r"SK[0-9a-f]{32}(?![0-9a-zA-Z])"),
-    Rule("mail", r"key-[0-9a-f]{32}(?![0-9a-zA-Z])", hints=DASH),
-    Rule("mail", r"xkeysib-[0-9a-f]{64}-\w{16}"),
+    Rule("mail", r"key-[0-9a-f]{32}(?![0-9a-zA-Z])"),
+    Rule("mail", r"x(?:keysib|smtpsib)-[0-9a-f]{64}-\w{16}"),
     Rule("mail", r"[0-9a-f]{32}-us\d{1,2}(?!\w)", hints=(r"-us\d{1,2}(?![\w-])",)),
-    Rule("mail", r"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}(?!\w)", with_digit, UNDERSCORE),
+    Rule("mail", r"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}(?!\w)", with_digit),
+    Rule("mail", r"mlsn\.[0-9a-f]{64}"),
     # Services
     Rule("vault", r"hv[bsr]\.[\w-]{24,}"),
     Rule("tailscale", r"tskey-[a-z]+-[\w-]{20,}"),
-    Rule("supabase", r"sbp_[0-9a-f]{40}", hints=UNDERSCORE),
+    Rule("supabase", r"sbp_[0-9a-f]{40}"),
     Rule("supabase", r"sb_secret_[\w-]{20,}"),
-    Rule("opensession", r"osk_[A-Za-z0-9]{30,}", hints=UNDERSCORE),
-    Rule("saas", r"lin_(?:api|oauth)_[A-Za-z0-9]{32,}", hints=UNDERSCORE),
-    Rule("saas", r"ntn_[A-Za-z0-9]{40,}", hints=UNDERSCORE),
-    Rule("saas", r"secret_[A-Za-z0-9]{43}(?!\w)", with_digit, UNDERSCORE),
+    Rule("opensession", r"osk_[A-Za-z0-9]{30,}"),
+    Rule("saas", r"lin_(?:api|oauth)_[A-Za-z0-9]{32,}"),
+    Rule("saas", r"ntn_[A-Za-z0-9]{40,}"),
+    Rule("saas", r"secret_[A-Za-z0-9]{43}(?!\w)", with_digit),
     Rule("saas", r"fig[doru]_[\w-]{36,}"),
     Rule("saas", r"sntry[su]_[\w+/=-]{40,}"),
-    Rule("saas", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}", hints=DASH),
+    Rule("saas", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}"),
     Rule("saas", r"dapi[0-9a-f]{32}"),
+    Rule("saas", r"dkea[0-9a-f]{32}"),
     Rule("saas", r"gl(?:sa|c)_[\w+/=]{32,}"),
+    Rule("saas", r"eyJrIjoi[A-Za-z0-9+/=]{60,}"),
     Rule("saas", r"dp\.(?:pt|st|ct|sa|scim|audit)\.(?:[\w-]{2,35}\.)?[A-Za-z0-9]{40,}"),
     Rule("saas", r"pscale_(?:tkn|pw|oauth)_[\w.=-]{32,}"),
-    Rule("saas", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", hints=UNDERSCORE),
+    Rule("saas", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"),
     Rule("saas", r"ops_eyJ[\w-]{60,}"),
+    Rule("saas", r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}(?!\w)"),
     Rule("saas", r"HRKU-[\w-]{36,}"),
+    Rule("saas", r"(?i)heroku\w{0,20}[\"'\\]*\s{0,3}[:=,]\s{0,3}[\"'\\]*([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})",
+         anywhere=ASSIGNED[:2]),
     Rule("saas", r"fo1_[\w-]{43}"),
-    Rule("saas", r"fm[12][ar]?_[\w+/=,-]{80,}"),
-    Rule("saas", r"nfp_[A-Za-z0-9]{36}", hints=UNDERSCORE),
-    Rule("saas", r"ph[xs]_[A-Za-z0-9]{40,}", hints=UNDERSCORE),
-    Rule("saas", r"rdme_[a-z0-9]{70}", hints=UNDERSCORE),
-    Rule("saas", r"pul-[0-9a-f]{40}", hints=DASH),
-    Rule("saas", r"(?:sdk|api|mob)-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}",
-         hints=tuple(rf"{kind}-[0-9a-f]{{8}}-[0-9a-f]{{4}}-" for kind in ("sdk", "api", "mob"))),
-    Rule("saas", r"NRAK-[A-Z0-9]{27}", hints=DASH),
+    Rule("saas", r"fm[12][ar]?_[\w+/=,-]{80,}", hints=(r"fm[12][ar]?_[\w+/=-]{20}",)),
+    Rule("saas", r"nfp_[A-Za-z0-9]{36}"),
+    Rule("saas", r"rnd_[A-Za-z0-9]{28,}"),
+    Rule("saas", r"napi_[a-z0-9]{60,}"),
+    Rule("saas", r"mdb_sa_sk_[\w-]{36,}"),
+    Rule("saas", r"ph[xs]_[A-Za-z0-9]{40,}"),
+    Rule("saas", r"rdme_[a-z0-9]{70}"),
+    Rule("saas", r"pul-[0-9a-f]{40}"),
+    Rule("saas", r"(?:sdk|api|mob)-[0-9a-z]{8}-(?:[0-9a-z]{4}-){3}[0-9a-z]{12}(?![\w-])", with_digit,
+         tuple(rf"{kind}-[0-9a-z]{{8}}-[0-9a-z]{{4}}-" for kind in ("sdk", "api", "mob"))),
+    Rule("saas", r"NR(?:AK|II|IQ|JS)-[\w-]{27,}"),
     Rule("saas", r"dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{64}"),
-    Rule("saas", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{64}", hints=(r"pat[A-Za-z0-9]{14}\.",)),
+    Rule("saas", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"),
+    Rule("saas", r"pat\.[\w-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}"),
+    Rule("saas", r"pat-(?:na|eu)\d-[0-9a-f]{8}-[0-9a-f-]{27}"),
     Rule("saas", r"[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,}", hints=(r"\.atlasv1\.",)),
-    Rule("saas", r"bkua_[0-9a-f]{40}", hints=UNDERSCORE),
+    Rule("saas", r"bkua_[0-9a-f]{40}"),
     Rule("saas", r"CCIPAT_\w{22,}"),
-    Rule("saas", r"e2b_[0-9a-f]{40}", hints=UNDERSCORE),
+    Rule("saas", r"xaat-[0-9a-f]{8}-[0-9a-f-]{27}"),
+    Rule("saas", r"hcai[kc]_[0-9a-z]{50,}"),
+    Rule("saas", r"tfp_[\w-]{40,}"),
+    Rule("saas", r"CFPAT-[\w-]{43}"),
+    Rule("saas", r"sgp_[A-Za-z0-9_]{40,}"),
+    Rule("saas", r"sl\.[A-Z][\w-]{100,}"),
+    Rule("saas", r"sk\.eyJ[\w-]{20,}\.[\w-]{20,}"),
+    Rule("saas", r"ATTA[0-9a-fA-F]{72}"),
+    Rule("saas", r"fio-u-[\w-]{64}"),
+    Rule("saas", r"pnu_[A-Za-z0-9]{36}"),
+    Rule("saas", r"sec-c-[\w-]{48,}"),
+    Rule("saas", r"secret-(?:live|test)-[\w=-]{30,}"),
+    Rule("saas", r"p8e-[a-z0-9]{32}(?!\w)"),
+    Rule("saas", r"EAA[A-Z][A-Za-z0-9]{100,}", with_digit),
+    Rule("saas", r"AAAAAAAAAAAAAAAAAAAAA(?!A)[\w%+/=-]{80,}", with_digit, ("AAAAAAAAAAAAAAAAAAAAA(?!A)",)),
+    Rule("saas", r"\d/\d{16}(?:/\d{16})?:[0-9a-f]{32}", hints=(r":[0-9a-f]{32}(?<=\d{16}:.{32})",)),
+    Rule("saas", r"cloudinary://\d{10,20}:([\w-]{20,})@"),
     # Shapes that many use.  Of a JWT the first part only names the algorithm; it stays.
-    Rule("jwt", r"\.(eyJ[\w-]{8,}+\.[\w-]{20,})"),
+    Rule("jwt", r"\.(eyJ[\w-]{16,}+\.[\w-]{20,})", hints=(r"\.eyJ[\w-]{16}",)),
+    Rule("jwt", r"ZXlKaGJHY2lPaU[\w+/=-]{40,}"),
     Rule("age", r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
     Rule("private-key", r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:(?:[^-]|-(?!----)){40,8000}?-----END"
                         r" [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----|[\w+/=\s\\\"':,.→|]{40,8000}+)", has_key_body,
-         (r"PRIVATE KEY(?: BLOCK)?-----",)),
+         anywhere=PRIVATE_KEY),
+    Rule("private-key", r"Private-Lines: \d{1,3}\s([\w+/=\s]{40,8000}?)\s{1,4}Private-MAC", has_key_body, anywhere=PRIVATE_KEY),
     Rule("url-password", r"://[^\0- :/?#@\"'<>`\\]{0,60}:([^\0- /@\"'<>`\\]{3,200})@[\w\[.-]", password_in_url,
-         (r"://[^\0- :/?#@\"'<>`\\]{0,60}:[^\0- /@\"'<>`\\]{3,200}@",)),
+         anywhere=(r"://[^\0- :/?#@\"'<>`\\]{0,60}:[^\0- /@\"'<>`\\]{3,200}@",)),
     Rule("auth-header", r"(?i)authorization[\"'\\\]]*\s{0,3}[:=,]\s{0,3}(?:f|b)?[\"'\\]*(?:[a-z]{3,12}\s{1,3})?"
-                        r"([\w.~+/=:-]{16,4000})", plausible, (r"(?i)authorization[ \\\"'\]tnr]{0,12}[:=,]",), ("authorization",)),
-    Rule("auth-header", r"(?i)(?:x-api-key|private-token|x-auth-token|api-key|x-goog-api-key)[\"'\\]*\s{0,3}[:=,]"
-                        r"\s{0,3}[\"'\\]*([\w.~+/=-]{16,2000})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
-    Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, (r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
-    Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\]{1,60}:([^\0- \"'\\]{6,200})", plausible,
-         tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
+                        r"([\w.~+/=:-]{16,4000})", plausible, anywhere=AUTH, words=("authorization",)),
+    Rule("auth-header", r"(?i)(?<=-)(?<!cache-)(?:key|token|secret)[\"'\\]*\s{0,3}[:=,]\s{0,3}[\"'\\]*([\w.~+/=-]{16,2000})",
+         plausible, (), ASSIGNED, ("key", "token", "secret"), 3),
+    Rule("cookie", r"(?i)cookie[\"'\\]*\s{0,3}[:=,][^\r\n]{0,300}?=([\w.%+/~-]{20,2000})", plausible,
+         anywhere=(r"(?i)cookie[ \\\"']{0,8}[:=,]",)),
+    Rule("auth-header", r"(?i)auth\\*\"\s{0,2}:\s{0,2}\\*\"([a-z0-9+/]{20,2000}={0,2})\\*\"", plausible, anywhere=AUTH),
+    Rule("auth-header", rf"(?i)auth\w{{0,8}}\s?=?\s?\(\\*[\"'][^\0- \"'\\]{{1,60}}\\*[\"'],\s{{0,3}}{QUOTED}", plausible, anywhere=AUTH),
+    Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, anywhere=(r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
+    Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\+%$][^\0- :/\"'\\]{0,60}:([^\0- \"'\\]{6,200})", random_value,
+         anywhere=tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
+    Rule("cli-option", r"(?i)--\w[\w-]{0,24}?(?:token|pass(?:w(?:or)?d|phrase)?|secret|key|pwd|auth)(?:[ =]|[\"'\\,]{2,6}\s?[\"'\\]{1,3})"
+                       r"\\*[\"']?([^\0- \"'`\\$<({]{8,500})", plausible,
+         anywhere=(r"(?i)--\w[\w-]{0,24}?(?:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
+    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})",
+         plausible,
+         anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\]{{0,99}}\d)" for option in "pa")),
+    Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", random_value, anywhere=(":5432:",)),
     Rule("query-token", r"(?i)[?&;](?:x-amz-signature|x-amz-security-token|x-goog-signature|sig|signature"
                         r"|\w{0,20}(?:token|key|secret|password))=([\w.~%+/-]{16,2000})", plausible,
-         ASSIGNED + (r"(?i)sig(?:nature)?=[\w.~%+/-]{16}",)),
+         anywhere=ASSIGNED + (r"(?i)sig(?:nature)?=[\w.~%+/-]{16}",)),
+    Rule("env-assign", r"(?:ENV|ARG|setx|set -\w{1,3}) \w{0,60}(?:KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASS|PWD)(?:_\w{1,8})? \\*[\"']?"
+                       r"([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, (), ASSIGNED),
     Rule("env-assign", r"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIALS?)"
-                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS),
-    Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=])\s{{0,4}}"
-                        r"[bf(]?\\*[\"']([^\0- \"'\\]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
-    Rule("plain-assign", rf"(?i){SECRET_WORD}\s{{0,4}}[:=]\s{{0,4}}([\w+/=~!@#%^*-]{{10,200}}+)(?=$|[\s,;\"'\\<])",
-         plausible, ASSIGNED, ASSIGNED_WORDS, 11),
+                       r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?(?:base64:)?([^\0- \"'\\`;&|(),<>$]{8,500})",
+         plausible, (), ASSIGNED, ASSIGNED_WORDS),
+    Rule("env-assign", r"PASSW(?:OR)?D[=:]\s{0,4}\\*[\"']?([^\0- \"'\\`;&|(),<>$/]{8,500})", random_value,
+         anywhere=(r"PASSW(?:OR)?D[=:]\\{0,4}",)),
+    Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\)?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=(]|\|\||\?\?|(?<=[\"']),|\{{\s{{1,20}}default\s{{0,8}}=)\s{{0,4}}"
+                        rf"[bf(]?{QUOTED}", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+    Rule("json-assign", rf"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSWORD)(?:_\d)?\\*[\"']?[\])]?\s{{0,2}}(?:\|\||\?\?|,|=)\s{{0,4}}{QUOTED}",
+         plausible,
+         (), ASSIGNED, ASSIGNED_WORDS),
+    Rule("json-assign", rf"(?i)passw(?:or)?d(?:_?\d)?\\*[\"']?\]?\s{{0,4}}(?:=>|:=|[:=])\s{{0,4}}{QUOTED}", random_value,
+         anywhere=PASSWORD),
+    Rule("json-assign", r"(?i)(?<![a-z])(?<!public_)key\\*[\"']?\s{0,3}[:=]\s{0,3}\\*[\"']([\w+/-]{32,200}={0,2})\\*[\"']", random_word,
+         anywhere=ASSIGNED, words=("key",)),
+    Rule("plain-assign", r"(?i)passw(?:or)?d (?:for|of|to|on) [\w .-]{1,30}(?::| is) {1,3}[`\"']?([^\0- \"'`\\<({]{8,200})", plausible,
+         anywhere=PASSWORD),
+    Rule("plain-assign", rf"(?i){SECRET_WORD}(?:\s{{0,8}}[:=]|\sis:?)\s{{0,4}}[`*]{{0,3}}([\w+/=~!@#%^*-]{{10,200}}+)(?=$|[\s,.;`\"'\\<])",
+         plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+    Rule("plain-assign", rf"(?i){SECRET_WORD}:?\s[\s`*\"']{{0,5}}([\w+/=~.-]{{20,200}}+)(?=$|[\s,;`\"'\\<*])", random_word,
+         (), ASSIGNED, ASSIGNED_WORDS, 14),
     Rule("xml-assign", rf"(?i){SECRET_WORD}[\"'\\]*(?: value=[\"'\\]*|\s{{0,2}}>\s{{0,4}}(?:<string>)?)"
-                       r"([^\0- <>\"'\\]{8,500})", plausible, ASSIGNED, ASSIGNED_WORDS, 11),
+                       r"([^\0- <>\"'\\]{8,500})", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+    Rule("plain-assign", r"(?:비밀번호|암호|패스워드|토큰|시크릿|비번)(?:는|은|가|이)?\s{0,3}[:=]?\s{0,3}([\w+/=~!@#%^*.-]{8,200})", plausible,
+         anywhere=("비밀번호", "암호", "패스워드", "토큰", "시크릿", "비번")),
 )
-WORDS = {word: re.compile(rf"{word}(?=\w{{0,12}}+[^\w:=>,]{{0,24}}+(?:value)?[:=>,])") for rule in RULES for word in rule.words}
+WORDS = {word: re.compile(word) for rule in RULES for word in rule.words}
+# Rules that go by what stands before a value; all others know the value itself.
+GUESSES = frozenset(rule.name for rule in RULES if rule.check in (plausible, random_value, random_word, password_in_url)) - {"crates-gems"}
 ENV_VALUE = "env-value"
 ENV_RULES = ("env-assign", "plain-assign")      # what strip_env_vars switches, beside the values
 HOME = "home"
@@ -11470,36 +11638,53 @@ class Scanner(NamedTuple):
     """The rules as compiled for one Privacy: (name, pattern, group, check, words, near) in order of
     precedence, the patterns of home folders, and the hints as (byte pattern, names)."""
     rules: tuple
+    allow: object               # pattern of what is no secret, or None
     homes: tuple
-    hints: tuple
-    lower_hints: tuple
+    word_hints: tuple           # searched in long words
+    hints: tuple                # searched anywhere
+    wide_hints: tuple           # the same, where there are other than ASCII characters
+    lower_hints: tuple          # searched in lower case
     names: frozenset
 
 
 @functools.lru_cache(maxsize=8)
 def scanner_for(privacy):
     """Compile what a Privacy asks for."""
-    rules = [rule for rule in RULES if privacy.strip_env_vars or rule.name not in ENV_RULES]
+    # A rule of one's own may match anything: every line is walked, unless it says what it contains.
+    rules = [Rule(name, pattern, bool, anywhere=("(?i)" + re.escape(json_inside(contains)).lower() if contains else r"\{",))
+             for name, pattern, contains in privacy.rules]
+    rules += [rule for rule in RULES if (privacy.strip_env_vars or rule.name not in ENV_RULES)
+              and (privacy.guess or rule.name not in GUESSES)]
     if privacy.strip_env_vars and privacy.env_values:
         values = {text for value in privacy.env_values for text in (value, json_inside(value))}
         longest_first = sorted(values, key=lambda value: (-len(value), value))
         rules.append(Rule(ENV_VALUE, "|".join(map(re.escape, longest_first)), bool,
-                          tuple(re.escape(json_inside(value)) for value in longest_first)))
-    hints = {}
-    for rule in rules:
-        for hint in rule.hints or (rule.pattern,):
-            hints.setdefault(hint, set()).add(rule.name)
-    if privacy.strip_paths:
-        for hint in home_hints(privacy.homes):
-            hints.setdefault(hint, set()).add(HOME)
+                          anywhere=tuple(re.escape(json_inside(value)) for value in longest_first)))
+    word_hints = names_by_hint((hint, rule.name) for rule in rules if not rule.anywhere for hint in rule.hints or (rule.pattern,))
+    hints = names_by_hint([(hint, rule.name) for rule in rules for hint in rule.anywhere]
+                          + [(hint, HOME) for hint in home_hints(privacy.homes) if privacy.strip_paths])
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
     return Scanner(
         tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
               for (name, pattern), rule in zip(compiled, rules)),
+        re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
         home_patterns(privacy.homes),
-        tuple(merged_hints({hint: names for hint, names in hints.items() if not hint.startswith("(?i)")})),
-        tuple((re.compile(hint[4:].encode()), names) for hint, names in hints.items() if hint.startswith("(?i)")),
-        frozenset(name for names in hints.values() for name in names))
+        tuple(merged_hints(word_hints)),
+        *(tuple((re.compile(hint.removeprefix("(?i)").encode()), names) for hint, names in hints.items() if kind_of(hint) == kind)
+          for kind in ("", "wide", "(?i)")),
+        frozenset(name for names in (*hints.values(), *word_hints.values()) for name in names))
+
+
+def names_by_hint(pairs):
+    """{hint: names of rules} from (hint, name)."""
+    found = {}
+    for hint, name in pairs:
+        found.setdefault(hint, set()).add(name)
+    return found
+
+
+def kind_of(hint):
+    return "(?i)" if hint.startswith("(?i)") else "" if hint[0].isascii() else "wide"
 
 
 def merged_hints(hints):
@@ -11509,7 +11694,7 @@ def merged_hints(hints):
     for hint, names in hints.items():
         head = re.match(r"(?:[A-Za-z0-9_/:-]|\\\.)*(?![?*+{])", hint)[0]
         rare = re.match(r".*([_/:-]|\\\.)", head) or re.match("([A-Z])", head)
-        if HOME in names or not rare:
+        if not rare:
             yield re.compile(hint.encode()), names
         else:
             groups.setdefault(rare[1], []).append((f"(?<={rare[0]}){hint[rare.end():]}", names))
@@ -11526,12 +11711,12 @@ def json_inside(text):
 def suspects(scanner, lines):
     """Which of the encoded lines may hold something: {index: names of the rules to try}."""
     block = b"".join(lines)
-    ends, end = [], 0
-    for line in lines:
-        end += len(line)
-        ends.append(end)
+    words = long_words(block)
+    ends = list(itertools.accumulate(map(len, lines)))
     found = {}
-    for text, hints in ((block, scanner.hints), (block.lower(), scanner.lower_hints)):
+    exact = [hint for hint in scanner.word_hints if hint[0].search(words)]
+    exact += scanner.hints if block.isascii() else scanner.hints + scanner.wide_hints
+    for text, hints in ((block, exact), (block.lower(), scanner.lower_hints)):
         for pattern, names in hints:
             match = pattern.search(text)
             while match:                            # one hit in a line is enough: go on behind it
@@ -11541,6 +11726,24 @@ def suspects(scanner, lines):
     return found
 
 
+# Most tokens are words longer than all but few others, a time stamp with its 24 characters too.
+LONG_WORD = 25
+IN_WORDS = re.compile(rb"[\w.+/=~:@%$-]")
+AS_X = bytes(ord("x") if IN_WORDS.match(bytes([byte])) else ord(" ") for byte in range(256))
+LONG_RUN = re.compile(b"x" * LONG_WORD)
+
+
+def long_words(block):
+    """The long words of a block, as one text."""
+    runs, words, end = block.translate(AS_X), [], 0
+    for match in LONG_RUN.finditer(runs):
+        if match.start() >= end:
+            end = runs.find(b" ", match.end())
+            end = end if end >= 0 else len(runs)
+            words.append(block[match.start():end])
+    return b" ".join(words)
+
+
 # --- Home folders -----------------------------------------------------------------
 
 # A home folder begins where no name and no longer path goes on: src/home/x and
@@ -11548,7 +11751,7 @@ def suspects(scanner, lines):
 # (In the look-behinds the path's own first part stands, so that patterns begin with a literal.)
 def home_shape(start):
     """A pattern for a folder of users that begins with the literal `start`, and a name in it."""
-    return rf"{start}(?:(?<![\w.~\])-]{start})|(?<=\\[nrt]{start})|(?<=-[IL]{start})|(?<= [ab]{start}))"
+    return rf"{start}(?:(?<![\w.~\])-]{start})|(?<=\\[bfnrt]{start})|(?<=-[IL]{start})|(?<= [ab]{start}))"
 
 
 USER_NAME = r"[\w@+-](?:[\w.@+-]*[\w@+-])?"
@@ -11592,10 +11795,11 @@ def dashed(parts):
 
 def home_hints(homes):
     """Byte patterns of which every line with a home folder has one."""
-    hints = ["/home/", r"Users[\\/]", "-home-", "-Users-"]
+    hints = [r"home(?<=[/-]home)[/-]", r"Users(?=[\\/-])"]
     for parts in home_parts(homes):
         names = [re.escape(json_inside(part)) for part in parts]
-        hints += [r"[\\/]{1,8}".join(names), re.escape(dashed(parts))] if len(names) > 1 else ["/" + names[0]]
+        own = [r"[\\/]{1,8}".join(names), re.escape(dashed(parts))] if len(names) > 1 else ["/" + names[0]]
+        hints += () if parts[0] in ("home", "Users") else own       # the usual shapes have these
     return hints
 
 
@@ -11618,10 +11822,21 @@ PLACES = {
     "git": ({"commit_hash"}, {}),
 }
 
+def fixed_parts(event):
+    """What stays as it is in an event, whatever stands in it."""
+    data = event["event_type"].get("data") or {}
+    kept = [(event.get("attributes") or {}).get(key) for key in PLACES["attributes"][0]]
+    return [event[key] for key in ("type", "event_id", "timestamp")], event.get("task_id"), data.get("call_id"), kept
+
+
+# Images, control characters (a letter of their escape would stand before a path), and what is escaped more than once.
+UNSAFE_LINE = re.compile(rb";base64,|\\u00|\\\\\\\\\\")
+TILDE_IN_KEY = re.compile(r'~[^"~]*+"\s?:')
 FILE_KINDS = ("FileRead", "FileEdit", "FileCreate", "FileDelete")
 BLOCK_BYTES = 256 << 10     # how much is searched at once
 IMAGE_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*+")
 MASKED = "[REDACTED:"
+MASKS_IN = re.compile(rb"\[REDACTED:([\w-]{1,40})#(\d{1,9})\]")
 
 
 class Redactor:
@@ -11638,11 +11853,17 @@ class Redactor:
         self.memory = {} if memory is None else memory
         self.new_masks = []
         self.counts = Counter()
-        self._scanner = scanner_for(privacy)
+        self.scanner = scanner_for(privacy)
         self._numbers = Counter()           # rule -> highest number given
         self._withheld = {}                 # call id -> why its result is withheld
+        self.more_patterns = lambda: ()     # those of the project: (as written, glob)
         for (rule, _), number in self.memory.items():
             self._numbers[rule] = max(self._numbers[rule], number)
+
+    def know_masks(self, text):
+        """Give none of the numbers again that masks in a text (bytes) have."""
+        for rule, number in MASKS_IN.findall(text):
+            self._numbers[rule.decode()] = max(self._numbers[rule.decode()], int(number))
 
     @property
     def progress(self):
@@ -11666,13 +11887,30 @@ class Redactor:
         yield from self._clean_batch(batch)
 
     def _clean_batch(self, batch):
-        found = suspects(self._scanner, [line for _, line in batch])
+        found = suspects(self.scanner, [line for _, line in batch])
         for index, (event, line) in enumerate(batch):
             if index in found:
-                cleaned = self._value(event, "event", self._wanted(found[index]))
-                if cleaned is not event:
-                    event, line = cleaned, hail_line(cleaned)
+                event, line = self.clean_line(event, line, found[index])
             yield event, line
+
+    def clean_line(self, event, line, names):
+        """An event and its line with what the named rules find taken out."""
+        if names == {HOME} and not UNSAFE_LINE.search(line) and (cleaned := self._without_homes(event, line.decode())):
+            return cleaned
+        cleaned = self._value(event, "event", self._wanted(names))
+        return (event, line) if cleaned is event else (cleaned, hail_line(cleaned))
+
+    def _without_homes(self, event, text):
+        """An event and its line with home folders taken out of the line's text, which is much faster than string
+        by string; None where that touched other things than texts."""
+        known = self.counts[HOME]
+        cleaned = self._strip_homes(text, self.scanner.homes)
+        made = None if TILDE_IN_KEY.search(cleaned) else json.loads(cleaned)
+        if made and fixed_parts(made) == fixed_parts(event):
+            return made, cleaned.encode()
+        self.counts[HOME] = known
+        self.counts += Counter()            # without zeros
+        return None
 
     def clean_event(self, event):
         """One event as `clean` gives it."""
@@ -11680,16 +11918,20 @@ class Redactor:
 
     def clean_header(self, header):
         """A header line's object with everything taken out."""
-        return self._value(header, "header", self._wanted(self._scanner.names))
+        return self._value(header, "header", self._wanted(self.scanner.names))
+
+    def clean_value(self, value):
+        """Any JSON value with everything taken out."""
+        return self._value(value, None, self._wanted(self.scanner.names))
 
     def redact_text(self, text):
         """A text with everything taken out."""
-        return self._text(text, self._wanted(self._scanner.names))
+        return self._text(text, self._wanted(self.scanner.names))
 
     def _wanted(self, names):
         """The part of the scanner that the named rules make."""
-        return self._scanner._replace(rules=[rule for rule in self._scanner.rules if rule[0] in names],
-                                      homes=self._scanner.homes if HOME in names else ())
+        return self.scanner._replace(rules=[rule for rule in self.scanner.rules if rule[0] in names],
+                                      homes=self.scanner.homes if HOME in names else ())
 
     def _value(self, value, place, wanted):
         """A value with its strings treated; the same object where nothing changes."""
@@ -11737,7 +11979,7 @@ class Redactor:
             return text
         while True:                         # as what a mask replaced may have hidden the next
             text = self._strip_homes(text, wanted.homes)
-            secrets = found_secrets(text, wanted.rules)
+            secrets = found_secrets(text, wanted.rules, wanted.allow)
             if not secrets:
                 return text
             pieces, at = [], 0
@@ -11796,13 +12038,46 @@ class Redactor:
     def _excluded(self, path):
         """Why a path's content is withheld, or None.  Case counts on no system."""
         path = path.replace("\\", "/").lower()
-        for pattern in self.privacy.exclude_patterns:
+        for written, pattern in (*zip(self.privacy.exclude_patterns, self.privacy.exclude_patterns), *self.more_patterns()):
             if fnmatch(path, pattern.lower()) or fnmatch(path.rsplit("/", 1)[-1], pattern.lower()):
-                return f"[withheld: path matches {pattern}]"
+                return f"[withheld: path matches {written}]"
         return None
 
 
-def found_secrets(text, rules):
+def confident_redactor():
+    """For the server: a Redactor of tokens with a known prefix and private keys alone."""
+    return Redactor(Privacy(strip_paths=False, strip_env_vars=False, exclude_patterns=(), guess=False))
+
+
+IGNORE_FILE = ".opensessionignore"
+
+
+def project_ignore(cwd):
+    """What the .opensessionignore in a working directory, or else in the root of its git checkout, says:
+    [(as written, glob), …] of paths whose content is withheld; [] where it is empty, and nothing of the
+    project is collected; None where there is none."""
+    for folder in (cwd, checkout_of(cwd)):
+        try:
+            lines = Path(folder, IGNORE_FILE).read_text("utf-8", "replace").splitlines() if folder else None
+        except (OSError, ValueError):
+            continue
+        if lines is not None:
+            return [pair for line in map(str.strip, lines) if line and not line.startswith("#") for pair in globs_of(line, folder)]
+    return None
+
+
+def globs_of(line, folder):
+    """A line of an ignore file for paths below its folder and for relative ones; a folder means all below it."""
+    glob = line.lstrip("/") + ("*" if line.endswith("/") else "")
+    return [(line, glob), (line, f"{escape_glob(os.fspath(folder)).replace(os.sep, '/').rstrip('/')}/{glob}")]
+
+
+def checkout_of(folder):
+    """The nearest folder upwards with a .git, or None."""
+    return next((parent for parent in (Path(folder), *Path(folder).parents) if os.path.exists(parent / ".git")), None)
+
+
+def found_secrets(text, rules, allow=None):
     """The secrets in a text as (start, end, rule, secret), in order and apart from each other.
 
     Where matches overlap, all of them is masked and the first rule of the table names it."""
@@ -11811,7 +12086,8 @@ def found_secrets(text, rules):
         for match in matches_near(pattern, text, [places[word] for word in words], near) if words and places else pattern.finditer(text):
             secret = match[group]
             start, end = match.span(group)
-            if secret and MASKED not in secret and not text.endswith(MASKED, 0, start) and check(secret):
+            if (secret and MASKED not in secret and not text.endswith(MASKED, 0, start) and check(secret)
+                    and not (allow and allow.match(secret))):
                 found.append((start, end, order, name, secret))
     merged = []
     for one in sorted(found):
@@ -11855,6 +12131,61 @@ def redact_stream(lines, out, privacy=Privacy()):
     for text in whole_keys(lines):
         out.write(redactor.redact_text(text))
     return redactor.counts
+
+
+class Finding(NamedTuple):
+    """What was taken out at one place: never the secret itself."""
+    line: int                   # of a text, or the number of an event, from 1 on
+    field: str                  # as in content.blocks[0].text
+    rule: str
+    mask: str
+    preview: str                # the text around the mask
+
+
+def explain_events(events, redactor):
+    """Yield the Findings of events."""
+    for number, event in enumerate(events, 1):
+        (cleaned, _), = redactor.clean([event])
+        yield from findings(event, cleaned, number)
+
+
+def explain_lines(lines, redactor):
+    """Yield the Findings of lines of text."""
+    number = 1
+    for text in whole_keys(lines):
+        yield from findings(text, redactor.redact_text(text), number)
+        number += text.count("\n")
+
+
+def findings(before, after, line, field=""):
+    """Yield the Findings between a value and the same value cleaned."""
+    if after is before or after == before:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for (old_key, old), (new_key, new) in zip(before.items(), after.items()):
+            yield from findings(old_key, new_key, line, f"{field} (a key)".strip())
+            yield from findings(old, new, line, f"{field}.{new_key}".lstrip("."))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (old, new) in enumerate(zip(before, after)):
+            yield from findings(old, new, line, f"{field}[{index}]")
+    elif isinstance(after, str):
+        yield from marks_in(before, after, line, field)
+    else:                       # content that was withheld has another shape
+        yield Finding(line, field, "withheld", "", " ".join(json.dumps(after, ensure_ascii=False).split())[:100])
+
+
+def marks_in(before, after, line, field):
+    """Yield a Finding for each mask of a text that was not in it before."""
+    known = Counter(MASK.findall(before)) if isinstance(before, str) else Counter()
+    for match in MASK.finditer(after):
+        if known[match[0]]:
+            known[match[0]] -= 1
+            continue
+        around = after[max(0, match.start() - 40):match.end() + 20]
+        yield Finding(line, field, match["rule"] or ("withheld" if match[0].startswith("[w") else HOME), match[0], " ".join(around.split()))
+
+
+MASK = re.compile(r"\[REDACTED:(?P<rule>[\w-]+)#\d+\]|\[withheld: [^\]\n]{0,200}\]|~(?=[\\/\"'\s]|$)")
 
 
 def whole_keys(lines, limit=200):
@@ -11973,8 +12304,8 @@ CREATE TABLE masks (
 ) WITHOUT ROWID;
 """
 
-# Where to go on in sources that only grow; nothing is lost with them.
-SNAPSHOTS = """
+# Tables that came later: where to go on in sources that only grow (nothing is lost with them), and what is reviewed.
+LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS snapshots (
     tool        TEXT NOT NULL,
     key         TEXT NOT NULL,
@@ -11987,6 +12318,14 @@ CREATE TABLE IF NOT EXISTS snapshots (
 -- Apart, as they are long and stay when only acked_chain changes.
 CREATE TABLE IF NOT EXISTS snapshot_states (id INTEGER PRIMARY KEY AUTOINCREMENT, made_at REAL NOT NULL, size INTEGER NOT NULL,
                                             state BLOB NOT NULL);
+-- Sessions with secrets, where settings ask for review: masks_accepted says how many masks somebody has agreed to.
+CREATE TABLE IF NOT EXISTS reviews (
+    tool           TEXT NOT NULL,
+    id             TEXT NOT NULL,
+    state          TEXT NOT NULL CHECK (state IN ('held', 'accepted', 'refused')),
+    masks_accepted INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (tool, id)
+) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS snapshot_gone AFTER DELETE ON snapshots BEGIN
     DELETE FROM snapshot_states WHERE id = old.state_id;
 END;
@@ -12048,7 +12387,7 @@ def open_cache(path):
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     os.chmod(path, 0o600)
     cache = Cache(path)
-    cache.db.executescript(SNAPSHOTS)
+    cache.db.executescript(LATER_TABLES)
     if state == "empty":
         cache.db.executescript(f"BEGIN;{SCHEMA}; INSERT INTO meta VALUES ('version', '{SCHEMA_VERSION}'); COMMIT;")
     return cache
@@ -12524,7 +12863,7 @@ class Server:
         """One request -> Answer.  `body` is a JSON value or an open file of gzip, `read` reads another
         answer than JSON; never raises on the network."""
         query = urllib.parse.urlencode({key: value for key, value in (query or {}).items() if value not in (None, "")})
-        headers = {"User-Agent": f"opensession-daemon/{VERSION}", "Accept": "application/json", **(headers or {})}
+        headers = {"User-Agent": f"opensession-daemon/{VERSION} rules/{RULES_VERSION}", "Accept": "application/json", **(headers or {})}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         if hasattr(body, "read"):
@@ -12634,6 +12973,10 @@ SNAPSHOT_AGE = 86400            # seconds; what has not changed for so long is d
 SNAPSHOTS_SIZE = 64 << 20       # bytes of all snapshots together
 
 
+class OtherProject(Exception):
+    """A session's end told the project: it is read again with what that project ignores."""
+
+
 class Snapshot(NamedTuple):
     """Where reading goes on in a source that has grown."""
     state: State                # the parser's
@@ -12654,6 +12997,8 @@ class Daemon:
         self.custom_roots = None        # paths of `once`, instead of all usual ones
         self.by_hand = False            # `once` sends where `run` would wait to be told
         self.git = {}                   # cwd -> (when asked, answer)
+        self.ignored = {}               # cwd -> (when asked, answer)
+        self.cwds = {}                  # (tool, session id) -> working directory when last read
         self.reported = set()
         self.failed = set()             # names of sources that could not be read
         self.rejected = 0
@@ -12673,7 +13018,9 @@ class Daemon:
             salt = secrets.token_hex(16)
             self.cache.set_meta("salt", salt)
         self.privacy = privacy_of(settings, self.env, self.paths.home, salt.encode())
-        rules = json.dumps([PARSER_VERSION, settings["privacy"]], sort_keys=True)
+        if not settings["privacy"]["review"]:
+            self.cache.batch([RELEASE_HELD])
+        rules = json.dumps([PARSER_VERSION, RULES_VERSION, settings["privacy"]], sort_keys=True)
         self.made_with = sha256(rules.encode()).hexdigest()[:16]
         program = sha256(read_head(__file__, 1 << 30)).hexdigest()
         self.snapshots_with = sha256(f"{program} {self.made_with} {self.privacy}".encode()).hexdigest()
@@ -12822,7 +13169,7 @@ class Daemon:
     @property
     def parking(self):
         """What a rejected session was rejected by: it is tried again when this changes."""
-        return f"{VERSION} {self.server.url} {self.server.team_id}"
+        return f"{VERSION} {RULES_VERSION} {self.server.url} {self.server.team_id}"
 
     # Collecting ------------------------------------------------------------
 
@@ -12837,6 +13184,9 @@ class Daemon:
                 if self.is_unchanged(watched, session) or self.take(watched, session, snapshot):
                     seen.add(session.session_id)
                     self.stamps[watched.name, session.tool, session.session_id] = session.stamp
+        except OtherProject:
+            self.changed[watched.name] = watched
+            return
         except (OSError, sqlite3.OperationalError) as error:
             if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error):
                 self.report("full", f"Nothing can be kept: the disk of {self.paths.data} is full. Collecting goes on when there is room.")
@@ -12899,12 +13249,17 @@ class Daemon:
         name = session.tool, session.session_id
         acked = self.session_row(name)
         redactor = Redactor(self.privacy, self.mask_memory(name))
+        cwd = self.cwds.get(name) or session.attributes.get("cwd") or acked and acked["working_directory"]
+        redactor.more_patterns = lambda: self.ignore_of(cwd) or ()
         if snapshot:
             redactor.progress = snapshot.progress
         draft = read_session(session, redactor, known_chains(acked), self.paths.data,
                              lambda session: project_facts(session, watched.source.path, self.ask_git),
                              snapshot and snapshot.tally, lambda session: self.wants_snapshot(watched, session, snapshot))
         with draft.spool:
+            self.cwds[name] = draft.facts["working_directory"]
+            if cwd != self.cwds[name] and self.ignore_of(self.cwds[name]):
+                raise OtherProject
             if not self.is_wanted(draft, acked, watched.source):
                 return False
             self.record(name, draft, acked, watched.source, redactor.new_masks)
@@ -12951,10 +13306,19 @@ class Daemon:
             asked, answer = self.git[cwd] = self.clock(), ask_git(cwd)
         return answer
 
+    def ignore_of(self, cwd):
+        """project_ignore with a memory of a minute."""
+        if not isinstance(cwd, str) or not cwd:
+            return None
+        asked, answer = self.ignored.get(cwd, (None, None))
+        if asked is None or self.clock() - asked > 60:
+            asked, answer = self.ignored[cwd] = self.clock(), project_ignore(cwd)
+        return answer
+
     def is_wanted(self, draft, acked, source):
         """Whether a draft may replace what is known: never by nothing, a shortened copy, or a second-best one."""
         cwd = draft.facts["working_directory"] or ""
-        if not draft.count or any(fnmatch(cwd, str(expand_home(pattern, self.paths.home)))
+        if not draft.count or self.ignore_of(cwd) == [] or any(fnmatch(cwd, str(expand_home(pattern, self.paths.home)))
                                   for pattern in self.settings["privacy"]["exclude_projects"]):
             return False
         if not acked:
@@ -12992,6 +13356,8 @@ class Daemon:
         waiting = self.cache.first("SELECT * FROM outbox WHERE tool = ? AND id = ?", name)
         if not waiting or waiting["parked_for"] == self.parking or not self.by_hand and waiting["next_try"] > self.wall():
             return
+        if self.hold(name):
+            return
         row = self.session_row(name)
         delta = bool(row["server_id"] and draft.base)
         with compressed(draft.header, draft.spool, self.paths.data) as body:
@@ -13006,6 +13372,20 @@ class Daemon:
             DELTA_REACTIONS[answer.status](self, name, answer, waiting)
         else:
             REACTIONS.get(answer.status, Daemon.try_later)(self, name, answer, waiting)
+
+    def hold(self, name):
+        """Whether a session waits for a person, as it holds masks that nobody has accepted; it is parked then."""
+        if not self.settings["privacy"]["review"]:
+            return False
+        masks, state, accepted = self.cache.first(REVIEW_OF, [*name, *name])
+        held = state == "refused" or masks > (accepted or 0)
+        if held:
+            log.info("%s %s holds %d secrets, masked, and waits for `daemon.py review`.", *name, masks)
+            self.cache.batch([
+                ("INSERT INTO reviews (tool, id, state) VALUES (?, ?, 'held') ON CONFLICT (tool, id) DO UPDATE SET "
+                 "state = CASE state WHEN 'refused' THEN state ELSE 'held' END", name),
+                ("UPDATE outbox SET parked_for = ?, problem = ? WHERE tool = ? AND id = ?", [self.parking, WAITS_FOR_REVIEW, *name])])
+        return held
 
     def acknowledge(self, name, draft, answer):
         """The server has it: keep its word."""
@@ -13223,13 +13603,18 @@ UNAVAILABLE = (0, 429, 502, 503, 504, 507)
 
 # What an answer other than success leads to; any other status is tried again later.
 REACTIONS = {
-    **dict.fromkeys((400, 403, 404, 413, 415, 422), Daemon.park),
+    **dict.fromkeys((400, 403, 404, 409, 413, 415, 422), Daemon.park),
     401: Daemon.lose_access,
     410: Daemon.bury,
 }
 # The same where only what is new was sent.
 DELTA_REACTIONS = {409: Daemon.rebase, **dict.fromkeys((400, 404, 405, 413, 415, 422), Daemon.send_whole)}
 
+WAITS_FOR_REVIEW = "held for review"
+REVIEW_OF = """
+    SELECT (SELECT count(*) FROM masks WHERE tool = ? AND id = ?), r.state, r.masks_accepted
+      FROM (SELECT 1) LEFT JOIN reviews r ON r.tool = ? AND r.id = ?"""
+RELEASE_HELD = ("UPDATE outbox SET parked_for = NULL, problem = NULL, next_try = 0 WHERE problem = ?", [WAITS_FOR_REVIEW])
 FORGET_SNAPSHOT = "DELETE FROM snapshots WHERE tool = ? AND key = ?"
 FORGET_OLD_SNAPSHOTS = """
     DELETE FROM snapshots WHERE state_id IN (
@@ -13298,8 +13683,15 @@ def synced_toml(data, etag, at):
         for key, value in (data.get(section) or {}).items():
             default = DEFAULTS[section].get(key)
             if default is not None and not type_problem(section, key, default, value):
-                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+                lines.append(f"{key} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
+
+
+def toml_value(value):
+    """A value as TOML writes it; but for tables that is JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+    return f"[{', '.join(map(toml_value, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
 
 
 class Progress:
@@ -13378,7 +13770,12 @@ def arguments():
     parse.add_argument("--tool", help="read it as this tool's (else it is recognised)")
     command(show_command, "show", "print a session of the team as HAIL; it is fetched once").add_argument(
         "session", metavar="SESSION", help="its id on the server, or the tool's own")
-    command(redact_command, "redact", "copy standard input to standard output without secrets")
+    redact = command(redact_command, "redact", "copy a text, or standard input, to standard output without secrets")
+    redact.add_argument("file", metavar="FILE", nargs="?", help="a text; with --explain a session of a tool, too")
+    redact.add_argument("--explain", action="store_true", help="print what was found by which rule and where, instead of the text")
+    review = command(review_command, "review", "the sessions that wait because they hold secrets (privacy.review)")
+    review.add_argument("action", nargs="?", default="list", choices=("list", "show", *DECISIONS))
+    review.add_argument("session", metavar="SESSION", nargs="?", help="the tool's own id, or `all`")
     push = command(push_command, "push", "send a session again")
     push.add_argument("session", metavar="SESSION", help="its id, here or on the server")
     push.add_argument("--restore", action="store_true", help="even if it was deleted on the server")
@@ -13574,13 +13971,24 @@ def cache_status(cache):
         counts["synced"] += row["sync_status"] == "synced"
         counts["bad_lines"] += row["bad_lines"]
     waiting = cache.execute("SELECT tool, id, attempts, problem FROM outbox WHERE parked_for IS NULL").fetchall()
-    parked = cache.execute("SELECT tool, id, problem FROM outbox WHERE parked_for IS NOT NULL").fetchall()
+    parked = cache.execute("SELECT tool, id, problem FROM outbox WHERE parked_for IS NOT NULL AND problem IS NOT ?",
+                           [WAITS_FOR_REVIEW]).fetchall()
     broken = cache.execute("SELECT tool, path, problem FROM sources WHERE problem IS NOT NULL").fetchall()
     return {"tools": tools, "redactions": added_up(row["redactions"] for row in sessions),
             "unknown_types": added_up(row["unknown_types"] for row in sessions),
             "waiting": [dict(row) for row in waiting], "rejected": [dict(row) for row in parked],
-            "unreadable": [dict(row) for row in broken],
+            "unreadable": [dict(row) for row in broken], "held": held_sessions(cache),
             "pulled": cache.first("SELECT count(*) FROM pulled")[0]}
+
+
+def held_sessions(cache):
+    """[{tool, id, state, title, secrets}] of what waits for a review, or was refused in one."""
+    rows = cache.execute("""
+        SELECT r.tool, r.id, r.state, s.title, s.redactions,
+               (SELECT count(*) FROM masks m WHERE m.tool = r.tool AND m.id = r.id) AS secrets
+          FROM reviews r JOIN sessions s ON s.tool = r.tool AND s.id = r.id
+         WHERE r.state != 'accepted' ORDER BY s.updated_at DESC, r.id""")
+    return [dict(row) for row in rows]
 
 
 EMPTY_SOURCES = """
@@ -13607,6 +14015,7 @@ def status_text(known):
         if known[title]:
             lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in known[title].items()))
     lines.append(f"{len(known['waiting'])} wait to be sent, {known['pulled']} of other machines")
+    lines += [f"{one['state']:<8}  {one['tool']} {one['id']}: {one['secrets']} secrets, {one['title']}" for one in known["held"]]
     lines += [f"rejected  {one['tool']} {one['id']}: {one['problem']}" for one in known["rejected"]]
     lines += [f"unreadable  {one['path']}: {one['problem']}" for one in known["unreadable"]]
     return "\n".join(lines)
@@ -13688,8 +14097,80 @@ def show_command(options):
 def redact_command(options):
     paths = find_paths(os.environ, options.home)
     privacy = privacy_of(load_settings(paths, os.environ), os.environ, paths.home)
-    redact_stream(sys.stdin, sys.stdout, privacy)
+    if options.explain:
+        print_findings(findings_of(options.file, privacy))
+        return EXIT_OK
+    with open(options.file, encoding="utf-8", errors="replace") if options.file else nullcontext(sys.stdin) as lines:
+        redact_stream(lines, sys.stdout, privacy)
     return EXIT_OK
+
+
+def findings_of(file, privacy):
+    """Yield the Findings of a session file, a text file, or standard input where there is none."""
+    if not file:
+        yield from explain_lines(sys.stdin, Redactor(privacy))
+        return
+    path = Path(file).absolute()
+    tool = recognise(path)
+    for session in tool.parse(Source(str(path), (path,))) if tool else ():
+        yield from explain_events(session.events, Redactor(privacy))
+    if not tool:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            yield from explain_lines(lines, Redactor(privacy))
+
+
+def print_findings(found):
+    """One line for each place, then how many there were of each rule."""
+    counts = Counter()
+    for one in found:
+        counts[one.rule] += 1
+        print(f"{one.line}  {one.field or 'text'}  {one.rule}  {one.preview}")
+    print(", ".join(f"{rule} {count}" for rule, count in counts.most_common()) or "nothing was found", file=sys.stderr)
+
+
+def review_command(options):
+    """List, show, accept or refuse the sessions that wait because they hold secrets."""
+    paths = find_paths(os.environ, options.home)
+    settings, cache = load_settings(paths, os.environ), open_cache(paths.database)
+    rows = [row for row in held_sessions(cache) if options.session in (None, "all", row["id"])]
+    if options.session and not rows:
+        return fail(f"No session {options.session} waits for a review.")
+    if options.action == "show":
+        for row in rows:
+            print_findings(findings_of_session(cache, row, privacy_of(settings, os.environ, paths.home)))
+    elif options.action != "list":
+        cache.batch([statement for row in rows for statement in DECISIONS[options.action](row["tool"], row["id"])])
+        print(f"{len(rows)} sessions {options.action}{'ed' if options.action == 'accept' else 'd'}.")
+    else:
+        print("\n".join(f"{row['state']:<8}  {row['tool']}  {row['id']}  {row['secrets']} secrets ("
+                        + ", ".join(f"{rule} {count}" for rule, count in json.loads(row["redactions"]).items())
+                        + f")  {row['title'] or ''}" for row in rows) or "Nothing waits for a review.")
+    return EXIT_OK
+
+
+def accepted(*name):
+    """The statements that let a session go, with the masks that it has now."""
+    return [("UPDATE reviews SET state = 'accepted', masks_accepted = (SELECT count(*) FROM masks WHERE tool = ? AND id = ?) "
+             "WHERE tool = ? AND id = ?", [*name, *name]),
+            (RELEASE_HELD[0] + " AND tool = ? AND id = ?", [*RELEASE_HELD[1], *name])]
+
+
+def refused(*name):
+    """The statements that keep a session here for good, or until it is accepted."""
+    return [("UPDATE reviews SET state = 'refused' WHERE tool = ? AND id = ?", name)]
+
+
+DECISIONS = {"accept": accepted, "refuse": refused}
+
+
+def findings_of_session(cache, row, privacy):
+    """Yield the Findings of a session of local.db, read again from its source."""
+    known = cache.first("SELECT source_key, source_path FROM sessions WHERE tool = ? AND id = ?", [row["tool"], row["id"]])
+    tool = TOOLS.get(row["tool"])
+    for source in tool_sources(tool, Path(known["source_path"])) if tool else ():
+        for session in tool.parse(source) if source.key == known["source_key"] else ():
+            if session.session_id == row["id"]:
+                yield from explain_events(session.events, Redactor(privacy))
 
 
 def push_command(options):

@@ -479,6 +479,14 @@ MIGRATIONS = [[
         UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
         UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
     END""",
+    # What should not be in sessions
+    "ALTER TABLE blocks ADD COLUMN secrets INTEGER",
+    "CREATE INDEX blocks_to_check ON blocks (session_id, first_ordinal) WHERE secrets IS NULL",
+    "CREATE INDEX blocks_with_secrets ON blocks (session_id, secrets) WHERE secrets > 0",
+    """CREATE TABLE remasked (
+    session_id    TEXT PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
+    rules_version INTEGER NOT NULL
+) STRICT, WITHOUT ROWID""",
 ]]
 
 
@@ -2154,7 +2162,7 @@ ACTS = {
     "invitation.refused": None,
     "team.create": "the team", "team.update": "the team", "team.delete": "the team", "team.import": "the team",
     "member.add": "the user", "member.role": "the user", "member.remove": "the user", "member.leave": "the user",
-    "session.title": "the session", "session.leave": "the session", "session.move": "the session",
+    "session.title": "the session", "session.leave": "the session", "session.move": "the session", "session.redact": "the session",
     "session.delete": "the session", "session.expire": "the session", "session.download": "the session",
     "daemon_settings.update": None,
 }
@@ -2818,13 +2826,21 @@ def upload_lines(user, db):
         return upload_native(user, db, team_id, file)
 
 
-def upload_native(user, db, team_id, file):
-    """Store the sessions of a transcript in a tool's own format, read by daemon.py and masked by it first."""
+def beside_us():
+    """daemon.py as a module, where it lies beside this file; else None."""
     try:
         import daemon
     except ImportError:
+        return None
+    return daemon
+
+
+def upload_native(user, db, team_id, file):
+    """Store the sessions of a transcript in a tool's own format, read by daemon.py and masked by it first."""
+    daemon = beside_us()
+    if not daemon:
         raise problem(415, "this is not HAIL, and this server has no daemon.py beside it "
-                           "to read a tool's own transcript with") from None
+                           "to read a tool's own transcript with")
     name = os.path.basename((query("filename") or "transcript.jsonl").replace("\\", "/"))[:200] or "transcript.jsonl"
     answers = []
     for header, lines in daemon.native_sessions(file.name, name):
@@ -2858,6 +2874,7 @@ def store_session(user, db, team_id, header, pairs):
 
     The same content again changes nothing; other content replaces what is there."""
     refuse_deleted(db, user, header)
+    refuse_unmasked(db, find_upload(db, user, header))
     with draft_file() as file:
         writer = write_body(file, pairs)
         for _ in range(9):
@@ -2957,8 +2974,8 @@ def update_header(db, user, known, header):
     return upload_answer("updated", {**known, **columns})
 
 
-def replace_body(db, user, known, header, file, kept, blocks, same=0):
-    """The content changed: a new file takes the place of the old one in one write.
+def replace_body(db, user, known, header, file, kept, blocks, same=0, more=()):
+    """The content changed: a new file takes the place of the old one in one write, with `more` statements.
 
     `kept` are blocks whose bytes were copied, `blocks` the new ones; the first `same` events are what they were.  Returns the columns; raises Conflict."""
     revision = known["revision"] + 1
@@ -2969,7 +2986,7 @@ def replace_body(db, user, known, header, file, kept, blocks, same=0):
         write_columns(db, user, known, columns, [
             *unindex_from(known, max(first, same)),
             ("DELETE FROM blocks WHERE session_id = ? AND first_ordinal >= ?", [known["id"], first]),
-            *insert_blocks(known["id"], blocks)])
+            *insert_blocks(known["id"], blocks), *more])
     release_body(db, known["body"])
     return columns
 
@@ -3230,6 +3247,7 @@ def append_tail(db, user, known, start, growth, file):
 
 def replace_tail(db, user, known, start, growth, file):
     """Replace all events from `start` on: a new file that begins with a copy of the blocks that stay."""
+    refuse_unmasked(db, known)
     blocks = load_blocks(db, known["id"], 0, start + 1)
     cut = blocks.pop()
     with open_body(known["body"]) as old:
@@ -3608,6 +3626,8 @@ def get_session(session_id, reader, db):
         "parent": dict(parents[0]) if parents else None, "children": children(db, reader, row),
         "redactions": attributes.get("redactions"), "can_delete": may_change(db, reader, row),
     }
+    if answer["can_delete"]:
+        answer["secrets"] = events_with_secrets(db, session_id)
     return cached_answer(answer)
 
 
@@ -3811,6 +3831,160 @@ def stored_file(rows):
     header = {**json.loads(first["header"]), "session_id": first["hail_id"]}
     return RawSession(hail_line({"type": "header", **{key: header[key] for key in ("version", "session_id")}, **header}),
                       first["body"], [row for row in rows if row["raw_bytes"]], hail_line(stats_line(json.loads(first["stats"]))))
+
+
+# ---------------------------------------------------------------------------
+# Sessions: what should not be in them
+#
+# Where daemon.py lies beside this file, one thread looks through stored blocks for tokens
+# with a known prefix and for private keys: what an older daemon, or none, has let through.
+# `blocks.secrets` says how many events of a block hold one; a block that was not looked at has
+# NULL there, as every new one has, so that the work goes on where it was after any stop.
+# ---------------------------------------------------------------------------
+
+CHECKED_AT_ONCE = 4 << 20       # bytes of events between two writes
+
+
+@functools.cache
+def secret_rules():
+    """The version of the rules for secrets that this server has, or None."""
+    daemon = beside_us()
+    return daemon.RULES_VERSION if daemon else None
+
+
+def keep_checked(db, stopped):
+    """Look for secrets in what is new, until told to stop; never more than half the time."""
+    if secret_rules() is None:
+        return
+    while not stopped.is_set():
+        started, pause = time.monotonic(), 2
+        try:
+            forget_older_checks(db)
+            if check_some(db):
+                pause = time.monotonic() - started
+        except Exception:
+            log.exception("looking for secrets failed; it goes on in a minute")
+            pause = 60
+        stopped.wait(pause)
+
+
+def forget_older_checks(db):
+    """Where the rules have changed, let every block be looked at again; a few sessions in one write."""
+    version = str(secret_rules())
+    known = db.execute("SELECT value FROM meta WHERE key = 'secret_rules'")
+    if known and known[0]["value"] == version:
+        return
+    last = ""
+    while ids := [row["id"] for row in db.execute("SELECT id FROM sessions WHERE id > ? ORDER BY id LIMIT 200", [last])]:
+        db.batch([("UPDATE blocks SET secrets = NULL WHERE session_id > ? AND session_id <= ? AND secrets IS NOT NULL", [last, ids[-1]])])
+        last = ids[-1]
+    db.batch([("INSERT INTO meta (key, value) VALUES ('secret_rules', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+               [version])])
+
+
+def check_some(db):
+    """Look through some blocks that nobody has looked at, of one session; how many there were."""
+    rows = db.execute("""
+        SELECT b.*, s.body, s.header FROM blocks b JOIN sessions s ON s.id = b.session_id
+         WHERE b.secrets IS NULL AND b.session_id = (SELECT session_id FROM blocks WHERE secrets IS NULL LIMIT 1)
+         ORDER BY b.first_ordinal LIMIT 64""")
+    found, size = [], 0
+    for row in rows:
+        if size < CHECKED_AT_ONCE:
+            size += row["raw_bytes"]
+            found.append((row, count_secrets(row)))
+    # A block that was replaced meanwhile has another chain, and stays unchecked.
+    db.batch([("UPDATE blocks SET secrets = ? WHERE session_id = ? AND first_ordinal = ? AND chain = ?",
+               [count, row["session_id"], row["first_ordinal"], row["chain"]]) for row, count in found])
+    return len(found)
+
+
+def count_secrets(block):
+    """How many events of a block hold a secret; with its first event counts the header.  A lost body has none."""
+    redactor = beside_us().confident_redactor()
+    try:
+        with open_body(block["body"]) as file:
+            lines = lines_of(inflate_block(file, block))
+    except BodyMissing:
+        return 0
+    count = sum(cleaned is not None for _, cleaned in masked_lines(redactor, lines))
+    header = json.loads(block["header"])
+    return count + (block["first_ordinal"] == 0 and redactor.clean_header(header) is not header)
+
+
+def masked_lines(redactor, lines):
+    """Yield (index, cleaned event or None where nothing was masked) of the event lines that look like holding a secret."""
+    for index, names in beside_us().suspects(redactor.scanner, lines).items():
+        event = json.loads(lines[index])
+        cleaned, _ = redactor.clean_line(event, lines[index], names)
+        yield index, cleaned if cleaned is not event else None
+
+
+def events_with_secrets(db, session_id):
+    """How many events of a session are known to hold a secret."""
+    return db.execute("SELECT coalesce(sum(secrets), 0) AS n FROM blocks WHERE session_id = ? AND secrets > 0", [session_id])[0]["n"]
+
+
+@app.post("/api/sessions/<session_id>/redact")
+def redact_session(session_id, user, db):
+    """Mask the tokens and private keys that a session still holds (its uploader and the team's admins)."""
+    if secret_rules() is None:
+        raise problem(501, "this server has no daemon.py beside it, whose rules it would need")
+    find_readable(db, user, session_id)
+    with GROWING[zlib.crc32(session_id.encode()) % len(GROWING)], draft_file() as file:
+        known = db.execute("SELECT * FROM sessions WHERE id = ?", [session_id])[0]
+        with conflict_is(403, "only the uploader and the team's admins can mask what is in a session"):
+            db.batch([must(MAY_CHANGE, session_id, *[user["id"]] * 3)])
+        with conflict_is(409, "the session is being changed; try again"):
+            masked = mask_body(db, user, known, file)
+    return {"id": session_id, "masked": masked, "secrets": events_with_secrets(db, session_id)}
+
+
+def mask_body(db, user, known, file):
+    """Write a body anew from the first block with a secret on; how many events were masked."""
+    redactor = beside_us().confident_redactor()
+    blocks, header = load_blocks(db, known["id"], 0, known["event_count"]), json.loads(known["header"])
+    first, writer, masked = None, None, 0
+    with open_body(known["body"]) as old:
+        for number, block in enumerate(blocks):
+            lines = lines_of(inflate_block(old, block))
+            redactor.know_masks(b"".join(lines))
+            changed = {index: cleaned for index, cleaned in masked_lines(redactor, lines) if cleaned is not None}
+            masked += len(changed)
+            if changed and writer is None:
+                copy_bytes(old, file, block["file_offset"])
+                first, writer = number, BodyWriter(file, block["file_offset"], blocks[number - 1] if number else None)
+            if writer:
+                write_masked(writer, lines, changed)
+    cleaned = redactor.clean_header(header)
+    if writer is None and cleaned is header:
+        return 0
+    more = [("INSERT INTO remasked (session_id, rules_version) VALUES (?, ?) "
+             "ON CONFLICT (session_id) DO UPDATE SET rules_version = excluded.rules_version", [known["id"], secret_rules()]),
+            audited(user["id"], "session.redact", known["id"], known["team_id"])]
+    header = check_header({**cleaned, "session_id": known["hail_id"]})
+    if writer is None:
+        write_columns(db, user, known, header_columns(header, json.loads(known["stats"]), known["own_title"]), more)
+    else:
+        writer.close_block()
+        replace_body(db, user, known, header, file, blocks[:first], writer.blocks, blocks[first]["first_ordinal"], more)
+    return masked
+
+
+def write_masked(writer, lines, changed):
+    """Write the lines of a block, some of them changed: {index: event}."""
+    for index, line in enumerate(lines):
+        event = changed.get(index) or json.loads(line)
+        writer.add(event, hail_line(event) if index in changed else line)
+
+
+def refuse_unmasked(db, known):
+    """End with 409 where secrets were masked here and the sender's rules are older: it would bring them back."""
+    rows = known and db.execute("SELECT rules_version FROM remasked WHERE session_id = ?", [known["id"]])
+    sent = re.search(r"\brules/(\d{1,9})", request.get_header("User-Agent") or "")
+    if rows and (int(sent[1]) if sent else 0) < rows[0]["rules_version"]:
+        raise problem(409, "secrets were masked in this session on the server, and what you send it with does not know them: "
+                           "update daemon.py")
 
 
 # ---------------------------------------------------------------------------
@@ -4800,7 +4974,8 @@ def put_daemon_settings(user, db):
     require_server_admin(user)
     body = body_object()
     privacy, watchers = field(body, "privacy", dict, {}), field(body, "watchers", dict, {})
-    value = {"privacy": {name: text_list(privacy, name) for name in ("exclude_patterns", "exclude_tools") if name in privacy},
+    value = {"privacy": {name: text_list(privacy, name) for name in ("exclude_patterns", "exclude_tools", "exclude_projects")
+                         if name in privacy} | ({"review": field(privacy, "review", bool)} if "review" in privacy else {}),
              "watchers": {name: field(watchers, name, bool) for name in watchers}}
     db.batch([("INSERT INTO meta (key, value) VALUES ('daemon_settings', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                [json_text(value)]),
@@ -4833,7 +5008,7 @@ def health(db):
         raise error from None
     return {"status": "degraded" if problems else "ok", "problems": problems, "version": VERSION,
             "registration": registration_mode(), "first_user": first_user,
-            "setup_required": first_user and needs_setup_token()}
+            "setup_required": first_user and needs_setup_token(), "checks_secrets": secret_rules() is not None}
 
 
 MUCH_TO_INDEX = 1000        # sessions
@@ -6038,7 +6213,7 @@ def serve():
         offer_setup(lambda text: print(text, flush=True))
         start_thread(sweep, started)
         start_thread(keep_house, db, stopped)
-        indexer = start_thread(keep_index, db, stopped)
+        keepers = [start_thread(work, db, stopped) for work in (keep_index, keep_checked)]
     signal.signal(signal.SIGTERM, stop)
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
     server.run()
@@ -6046,7 +6221,8 @@ def serve():
     stopped.set()
     if lock:
         db.changed.set()        # it looks up
-        indexer.join(5)
+        for keeper in keepers:
+            keeper.join(5)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         lock.close()
 

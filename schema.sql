@@ -234,8 +234,17 @@ CREATE TABLE blocks (
     stats         TEXT NOT NULL,            -- of the events in the block, JSON
     turns         TEXT NOT NULL,            -- the outline of the block, JSON; see TURN
     marks         BLOB NOT NULL,            -- a fixed record for each event; see MARK
+    secrets       INTEGER,                  -- events in it that hold one; NULL where nobody has looked
     PRIMARY KEY (session_id, first_ordinal)
 ) STRICT;
+CREATE INDEX blocks_to_check ON blocks (session_id, first_ordinal) WHERE secrets IS NULL;
+CREATE INDEX blocks_with_secrets ON blocks (session_id, secrets) WHERE secrets > 0;
+
+-- Sessions in which secrets were masked here: an uploader with older rules would bring them back.
+CREATE TABLE remasked (
+    session_id    TEXT PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
+    rules_version INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Search.  A row for each event, and one for the title of each session, in `search_index`;
 -- its rowid is search_no << 24 | ordinal (the title's ordinal is the largest), so that rowids

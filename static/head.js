@@ -15,6 +15,7 @@ export function header(session, activeSeconds) {
             <p class="facts">${dotted(facts(session))}</p>
             <p class="facts numbers">${dotted(numbers(session, activeSeconds))}</p>
             ${notes(session)}
+            ${session.secrets > 0 && html`<p class="facts still" role="note">${t("secrets.still", { n: session.secrets })} <button type="button" class="plain" data-do="redact">${t("secrets.mask")}</button></p>`}
             ${children(session)}
             <p class="facts on-paper">${t("print.part")}</p>
         </header>`;

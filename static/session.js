@@ -1,6 +1,6 @@
 // session.js - one session: its facts, its outline and map, then its events as far as they are to be seen
 import { openActs, showSplit } from "./acts.js";
-import { get, put, remove } from "./api.js";
+import { get, post, put, remove } from "./api.js";
 import { colourCode } from "./code.js";
 import { sessionAsMarkdown } from "./copying.js";
 import { filterOf, openFilters } from "./filters.js";
@@ -210,6 +210,7 @@ export async function show(view, { params: [id], query, back }) {
             usage: () => openDialog(usageTable(state.session)),
             files: filterByFile,
             delete: deleteSession,
+            redact: maskSecrets,
         };
     }
 
@@ -259,6 +260,11 @@ export async function show(view, { params: [id], query, back }) {
     async function deleteSession() {
         if (!await confirmed(t("delete.question", { name: state.session.title || t("untitled") }), t("delete.hint"), t("delete"))) return;
         await remove(path).then(() => go("/", { replace: true }), error => showError(part(".facts-bar"), error));
+    }
+
+    async function maskSecrets() {
+        if (!await confirmed(t("secrets.question"), t("secrets.hint"), t("secrets.mask"))) return;
+        await post(`${path}/redact`).then(() => location.reload(), error => showError(part(".facts-bar"), error));
     }
 
     // Keys

@@ -18,7 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import opensession
-from client import SERVER, Client, ServerCase, exchange, free_port, running_server, server_process
+from client import SERVER, Client, ServerCase, call, exchange, free_port, running_server, server_process
 
 
 class PageCase(ServerCase):
@@ -359,6 +359,9 @@ assert opensession.db is None
         with running_server(self.folder, server=self.folder / "opensession.py") as server:
             self.assertIn(b"<!doctype html>", server.exchange(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").lower())
             self.assertIn(b"no daemon.py beside it", server.exchange(upload(server, b'{"foreign": 1}\n')))
+            self.assertIn(b'"checks_secrets":false', server.exchange(b"GET /api/health HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+            key = call(server.port, "POST", "/api/register", b'{"nickname": "bob"}', Content_Type="application/json").json["api_key"]
+            self.assertEqual(call(server.port, "POST", "/api/sessions/x/redact", key=key).status, 501)
 
 
 def upload(server, body):
