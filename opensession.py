@@ -27,6 +27,7 @@ import contextlib
 import errno
 import functools
 import io
+import ipaddress
 import itertools
 import json
 import logging
@@ -47,6 +48,7 @@ import urllib.parse
 import uuid
 import zipfile
 import zlib
+from collections import Counter, OrderedDict
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -62,7 +64,21 @@ from waitress.utilities import BadRequest
 
 VERSION = "0.1.0"
 log = logging.getLogger("opensession")
-app = Bottle()
+
+
+class App(Bottle):
+    """Bottle, with a last step for every answer, even one that failed badly; see finish_answer."""
+
+    def wsgi(self, environ, start_response):
+        environ["opensession.request_id"] = secrets.token_hex(8)
+        environ["opensession.started"] = time.monotonic()
+
+        def start(status, headers, error=None):
+            return start_response(status, finish_answer(environ, status, headers), error)
+        return super().wsgi(environ, start)
+
+
+app = App()
 app.config["json.enable"] = False      # ours is stricter; see json_text
 
 # ---------------------------------------------------------------------------
@@ -79,13 +95,21 @@ SETTINGS = {
     "OPENSESSION_HOSTS": ("", "further host names that requests may use, joined by commas"),
     "OPENSESSION_REGISTRATION": ("", "open, invite or closed; empty: open on loopback, else invite"),
     "OPENSESSION_SETUP": ("", "open: the first registration needs no set-up token"),
+    "OPENSESSION_TRUSTED_PROXY": ("", "addresses or networks of the proxies whose X-Forwarded-For counts, joined by commas"),
+    "OPENSESSION_UPLOADS_PER_MINUTE": ("3000", "what each account may send; what it left in ten minutes it may send at once"),
+    "OPENSESSION_SEARCHES_PER_MINUTE": ("300", "the same for searches; 0: as many as they like"),
     "OPENSESSION_TEAM_CREATION": ("admin", "who may create teams: admin or anyone"),
     "OPENSESSION_MAX_BODY_MB": ("256", "the largest upload, on the wire and decompressed"),
+    "OPENSESSION_RESERVE_MB": ("200", "free space on the disk below which uploads are refused"),
+    "OPENSESSION_METRICS": ("", "on: numbers for Prometheus at /metrics, for this machine or with the token"),
+    "OPENSESSION_METRICS_TOKEN": ("", "who sends it as `Authorization: Bearer` may read the numbers from elsewhere"),
+    "OPENSESSION_AUDIT_DAYS": ("180", "how long the audit keeps acts"),
     "OPENSESSION_LOG": ("info", "error, warn, info or debug; RUST_LOG is understood too"),
 }
 CHOICES = {
     "OPENSESSION_REGISTRATION": ("", "open", "invite", "closed"),
     "OPENSESSION_SETUP": ("", "open"),
+    "OPENSESSION_METRICS": ("", "on"),
     "OPENSESSION_TEAM_CREATION": ("admin", "anyone"),
 }
 LOG_LEVELS = {"error": logging.ERROR, "warn": logging.WARNING, "warning": logging.WARNING,
@@ -117,10 +141,23 @@ def configure(environ):
     settings.setup = values["OPENSESSION_SETUP"]
     settings.team_creation = values["OPENSESSION_TEAM_CREATION"]
     settings.max_body = whole_setting(values, "OPENSESSION_MAX_BODY_MB", 1, 1 << 20) << 20
+    settings.trusted_proxies = networks(values["OPENSESSION_TRUSTED_PROXY"])
+    settings.limits = {kind: whole_setting(values, f"OPENSESSION_{kind.upper()}_PER_MINUTE", 0, 10**9) for kind in ("uploads", "searches")}
+    settings.reserve = whole_setting(values, "OPENSESSION_RESERVE_MB", 0, 1 << 30) << 20
+    settings.metrics, settings.metrics_token = values["OPENSESSION_METRICS"], values["OPENSESSION_METRICS_TOKEN"]
+    settings.audit_days = whole_setting(values, "OPENSESSION_AUDIT_DAYS", 1, 36500)
     settings.log_level = LOG_LEVELS.get((environ.get("OPENSESSION_LOG") or environ.get("RUST_LOG") or "info").lower(),
                                         logging.INFO)
     names = {name.strip().lower() for name in values["OPENSESSION_HOSTS"].split(",") if name.strip()}
     settings.hosts = names | {host_name(urllib.parse.urlsplit(settings.base_url).netloc)}
+
+
+def networks(text):
+    """The networks in a setting that lists addresses and networks."""
+    try:
+        return [ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip()]
+    except ValueError as error:
+        raise BadSetting(f"OPENSESSION_TRUSTED_PROXY: {error}") from None
 
 
 def whole_setting(values, name, low, high):
@@ -343,8 +380,8 @@ class OutOfTime(Exception):
 class Database:
     """SQLite, one connection a thread."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, reading_only=False):
+        self.path, self.reading_only = path, reading_only
         self._local = threading.local()
 
     def execute(self, sql, args=()):
@@ -381,7 +418,7 @@ class Database:
 
     def _connection(self):
         if not hasattr(self._local, "connection"):
-            self._local.connection = connect(self.path)
+            self._local.connection = connect_reading(self.path) if self.reading_only else connect(self.path)
         return self._local.connection
 
 
@@ -392,6 +429,13 @@ def connect(path):
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
                    "cache_size = -8000", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def connect_reading(path):
+    """A connection to a database that cannot be written, as on a read-only disk."""
+    connection = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)
+    connection.row_factory = sqlite3.Row
     return connection
 
 
@@ -437,6 +481,10 @@ class Unusable(Exception):
 
 class InUse(Unusable):
     """Somebody else holds it."""
+
+
+class Unwritable(Unusable):
+    """A data directory that cannot be written; perhaps it can be read."""
 
 
 def open_database(path, schema, migrations):
@@ -1440,6 +1488,8 @@ class Arguments:
                 arguments["user"] = signed_in(db, route)
             if "reader" in wanted:
                 arguments["reader"] = signed_in(db, route) if has_credentials() else None
+            if kind := route.config.get("limit"):
+                wait_turn(kind, arguments.get("user") or arguments.get("reader"))
             return callback(**arguments)
         return call
 
@@ -1458,6 +1508,7 @@ def signed_in(db, route):
         user = user_of_key(db, header.removeprefix("Bearer ").strip() if header.startswith("Bearer ") else "")
     else:
         user = user_of_cookie(db, request.get_cookie(COOKIE))
+    request.environ["opensession.user"] = user["id"]
     if not scope_fits(user["scope"], route):
         raise problem(403, f"this key may only {user['scope']}; use one with the scope full")
     return user
@@ -1483,21 +1534,27 @@ def user_of_key(db, key):
         [secret_hash(key)])
     if not rows:
         raise problem(401, "invalid API key")
-    if rows[0]["last_used_on"] != now()[:10]:
-        with contextlib.suppress(sqlite3.OperationalError):     # nobody is turned away for a note
-            db.batch([("UPDATE api_keys SET last_used_on = ? WHERE id = ?", [now()[:10], rows[0]["key_id"]])])
+    note_use(db, rows[0]["last_used_on"], "UPDATE api_keys SET last_used_on = ? WHERE id = ?", rows[0]["key_id"])
     return rows[0]
+
+
+def note_use(db, last_used_on, statement, thing):
+    """Note once a day that a key or a log-in is in use."""
+    if last_used_on != now()[:10]:
+        with contextlib.suppress(sqlite3.OperationalError):     # nobody is turned away for a note
+            db.batch([(statement, [now()[:10], thing])])
 
 
 def user_of_cookie(db, token):
     """The user who is signed in in this browser, or 401."""
     rows = token and db.execute(f"""
-        SELECT {USER_COLUMNS}
+        SELECT {USER_COLUMNS}, l.last_used_on, l.hash
           FROM logins l JOIN users u ON u.id = l.user_id JOIN api_keys k ON k.id = l.key_id
          WHERE l.hash = ? AND l.expires_at > ?
     """, [secret_hash(token), now()])
     if not rows:
         raise problem(401, "missing or invalid Authorization header")
+    note_use(db, rows[0]["last_used_on"], "UPDATE logins SET last_used_on = ? WHERE hash = ?", rows[0]["hash"])
     return rows[0]
 
 
@@ -1537,6 +1594,92 @@ def secret_hash(secret):
 
 
 # ---------------------------------------------------------------------------
+# Requests: how often
+#
+# Token buckets in memory.  One machine talking to itself is not counted.
+# ---------------------------------------------------------------------------
+
+DOOR_TRIES = 10             # bad credentials, and registrations, for each address in a minute
+SAVED_MINUTES = 10          # an account may use at once what it left in so many minutes, as with a first collection
+MOST_BUCKETS = 10_000
+
+
+class Buckets:
+    """Token buckets by name.  Of too many, those longest unused are forgotten, which makes them full again."""
+
+    def __init__(self, clock=time.monotonic):
+        self._clock, self._held, self._lock = clock, OrderedDict(), threading.Lock()
+
+    def take(self, name, per_minute, depth, tokens=1):
+        """Take tokens where there is one at least (0: only look); the seconds until there is one, 0 where there was."""
+        with self._lock:
+            at = self._clock()
+            left, then = self._held.pop(name, (depth, at))
+            left = min(depth, left + (at - then) * per_minute / 60)
+            enough = left >= 1
+            self._held[name] = (left - tokens if enough else left, at)
+            if len(self._held) > MOST_BUCKETS:
+                self._held.popitem(last=False)
+        return 0 if enough else (1 - left) * 60 / per_minute
+
+    def clear(self):
+        self._held.clear()
+
+
+buckets = Buckets()
+
+
+def wait_turn(kind, user):
+    """End with 429 where an account, or a nobody's address, asks for more of a kind than it may."""
+    per_minute = settings.limits[kind]
+    if per_minute and not is_local():
+        who = user["id"] if user else neighbourhood(caller_address())
+        refuse_hurry(buckets.take((kind, who), per_minute, per_minute * SAVED_MINUTES))
+
+
+def wait_outside(tokens=1):
+    """The same for an address at the doors; 0 tokens: only look whether it may try."""
+    if not is_local():
+        refuse_hurry(buckets.take(("door", neighbourhood(caller_address())), DOOR_TRIES, DOOR_TRIES, tokens))
+
+
+def refuse_hurry(seconds):
+    """End with 429 unless there is nothing to wait for."""
+    if seconds:
+        error = problem(429, f"too many requests; try again in {math.ceil(seconds)} s")
+        error.set_header("Retry-After", str(math.ceil(seconds)))
+        raise error
+
+
+def neighbourhood(address):
+    """What one customer of a network has: an address, or in IPv6 the 2^64 addresses around it."""
+    return ipaddress.ip_address(address).exploded[:19] if ":" in (address or "") else address
+
+
+class Doors:
+    """Plugin: routes with door="name" give way to those with good credentials; who brings bad ones too often must wait."""
+
+    name, api = "doors", 2
+
+    def apply(self, callback, route):
+        door = route.config.get("door")
+
+        def call(**arguments):
+            wait_outside(tokens=int(door == "register"))
+            try:
+                return callback(**arguments)
+            except HTTPError as error:
+                if error.status_code in (401, 403, 404):
+                    if door != "register":
+                        wait_outside()
+                    if door in REFUSALS:
+                        note_act(audited(request.environ.get("opensession.user"), REFUSALS[door]))
+                raise
+
+        return call if door else callback
+
+
+# ---------------------------------------------------------------------------
 # Requests: what may come in
 # ---------------------------------------------------------------------------
 
@@ -1548,12 +1691,33 @@ HAIL_TYPES = ("application/jsonl", "application/x-ndjson", "text/plain")
 
 
 @app.hook("before_request")
+def believe_proxy():
+    """Behind a proxy that we trust, the caller is whom it names last; what the caller wrote before that is hearsay."""
+    peer = request.environ.get("REMOTE_ADDR", "")
+    if not (settings.trusted_proxies and sent("X-Forwarded-For") and is_trusted(peer)):
+        return
+    named = sent("X-Forwarded-For").rpartition(",")[2].strip()
+    try:
+        request.environ["REMOTE_ADDR"] = str(ipaddress.ip_address(named))
+    except ValueError:
+        raise problem(400, "the proxy names no address in X-Forwarded-For") from None
+
+
+def is_trusted(peer):
+    """Whether an address is that of a proxy of ours."""
+    try:
+        return any(ipaddress.ip_address(peer) in network for network in settings.trusted_proxies)
+    except ValueError:
+        return False
+
+
+@app.hook("before_request")
 def check_origin():
     """Refuse names that are not ours (DNS rebinding) and other sites' unsafe requests (CSRF)."""
     host = sent("Host")
     if host_name(host) not in settings.hosts and not is_loopback(host_name(host)):
         raise problem(421, "this server is not known by that name; its operator can add it to OPENSESSION_HOSTS")
-    if request.method in ("GET", "HEAD", "OPTIONS") or sent("Authorization"):
+    if request.method in SAFE_METHODS or sent("Authorization"):
         return
     origin = sent("Origin")
     known = (host, urllib.parse.urlsplit(settings.base_url).netloc)
@@ -1565,9 +1729,29 @@ def check_origin():
 
 def is_local():
     """Whether this is one machine talking to itself: then the first comer is trusted."""
-    names = (settings.host, host_name(urllib.parse.urlsplit(settings.base_url).netloc),
-             request.environ.get("REMOTE_ADDR", ""), host_name(sent("Host")))
-    return all(is_loopback(name) for name in names)
+    names = (settings.host, host_name(urllib.parse.urlsplit(settings.base_url).netloc))
+    return is_direct() and all(is_loopback(name) for name in names)
+
+
+def is_direct():
+    """Whether a request comes from this machine itself, not through a proxy on it."""
+    names = (request.environ.get("REMOTE_ADDR", ""), host_name(sent("Host")))
+    return all(is_loopback(name) for name in names) and not any(sent(name) for name in PROXY_HEADERS)
+
+
+PROXY_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
+
+
+@app.hook("before_request")
+def refuse_writing():
+    """A server that can only read says so before it reads a body."""
+    if db.reading_only and request.method not in SAFE_METHODS:
+        error = problem(503, "this server can only read at the moment: its data directory cannot be written")
+        error.set_header("Retry-After", "300")
+        raise error
+
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 def media_type():
@@ -1754,15 +1938,21 @@ HEADERS = {
 }
 
 
-@app.hook("after_request")
-def add_headers():
-    for name, value in HEADERS.items():
-        response.set_header(name, value)
+def finish_answer(environ, status, headers):
+    """The headers that every answer gets, beside its own; the answer is counted and logged."""
+    known = {name.lower(): value for name, value in headers}
+    seconds = time.monotonic() - environ["opensession.started"]
+    count_request(environ, status, seconds)
+    # No query, no keys, no bodies; the path as it came, so that no line can be forged.
+    log.info("%s %s %s %.0f ms %s bytes user=%s id=%s", environ["REQUEST_METHOD"], urllib.parse.quote(environ["PATH_INFO"])[:200],
+             status[:3], seconds * 1000, known.get("content-length", "-"), environ.get("opensession.user", "-"),
+             environ["opensession.request_id"])
+    more = {**HEADERS, "X-Request-Id": environ["opensession.request_id"]}
     if settings.base_url.startswith("https://"):
-        response.set_header("Strict-Transport-Security", "max-age=31536000")
-    if "Cache-Control" not in response.headers:
-        response.set_header("Cache-Control", "no-store")
-    log.info("%s %s %s", request.method, request.path, response.status_code)
+        more["Strict-Transport-Security"] = "max-age=31536000"
+    if "cache-control" not in known:
+        more["Cache-Control"] = "no-store"
+    return [*headers, *more.items()]
 
 
 def json_text(value):
@@ -1773,9 +1963,9 @@ def json_text(value):
 def error_json(error):
     """Every error is {"error": sentence}, whether we raised it or Bottle."""
     response.content_type = "application/json"
-    if hasattr(error, "extra"):
-        return json_text({"error": error.body, **error.extra})
-    return json_text({"error": SENTENCES.get(error.status_code, "this request cannot be answered")})
+    sentence, extra = (error.body, error.extra) if hasattr(error, "extra") else (
+        SENTENCES.get(error.status_code, "this request cannot be answered"), {})
+    return json_text({"error": sentence, **extra, "request_id": request.environ["opensession.request_id"]})
 
 
 SENTENCES = {404: "there is nothing here", 405: "this method is not allowed here"}
@@ -1791,7 +1981,7 @@ def answer_failures(callback):
         except Exception as error:
             status, sentence = failure(error)
             if status == 500:
-                log.exception("%s %s failed", request.method, request.path)
+                log.exception("%s failed, id=%s", request.method, request.environ["opensession.request_id"])
             answer = problem(status, sentence)
             if status == 503:
                 answer.set_header("Retry-After", "1")
@@ -1855,6 +2045,7 @@ def cached(tag):
 
 app.install(JSONPlugin(json_dumps=json_text))
 app.install(answer_failures)
+app.install(Doors())
 app.install(Arguments())
 app.default_error_handler = error_json
 
@@ -1866,10 +2057,31 @@ app.default_error_handler = error_json
 # An act is written in the batch that does it, so that there is no one without the other.
 # ---------------------------------------------------------------------------
 
+# Every act, and what its object is.  The page has a text for each, act.NAME in static/texts.js.
+ACTS = {
+    "setup": "the first user", "register": "the user", "register.refused": None, "user.delete": "the user",
+    "user.create": "the user", "user.promote": "the user", "user.export": "the user", "user.import": "the user", "key.reset": "the user",
+    "login": None, "login.refused": None, "logout.everywhere": "the user",
+    "key.create": "the key", "key.regenerate": "the key", "key.revoke": "the key",
+    "invitation.create": "the invitation", "invitation.revoke": "the invitation", "invitation.accept": "the invitation",
+    "invitation.refused": None,
+    "team.create": "the team", "team.update": "the team", "team.delete": "the team",
+    "member.add": "the user", "member.role": "the user", "member.remove": "the user", "member.leave": "the user",
+    "session.title": "the session", "session.leave": "the session", "session.move": "the session",
+    "session.delete": "the session", "session.download": "the session", "session.expire": "the session", "team.import": "the team",
+    "daemon_settings.update": None,
+}
+
+
 def audited(user_id, action, thing=None, team_id=None):
     """The statement that writes an act into the audit; `thing` is an id, `team_id` the team whose admins may read of it."""
-    return ("INSERT INTO audit (at, user_id, address, action, object, team_id) VALUES (?, ?, ?, ?, ?, ?)",
-            [now(), user_id, caller_address(), action, thing, team_id])
+    return audited_as(user_id, "?, ?, ?", action, thing, team_id)
+
+
+def audited_as(user_id, selection, *args):
+    """The same where the database knows more: `selection` gives the act, its object and its team."""
+    return (f"INSERT INTO audit (at, user_id, address, action, object, team_id) SELECT ?, ?, ?, {selection}",
+            [now(), user_id, caller_address(), *args])
 
 
 def caller_address():
@@ -1878,6 +2090,16 @@ def caller_address():
         return request.environ.get("REMOTE_ADDR")
     except RuntimeError:
         return None
+
+
+# A door, and the act of being refused there.
+REFUSALS = {"login": "login.refused", "register": "register.refused", "invitation": "invitation.refused"}
+
+
+def note_act(statement):
+    """Write down an act that changes nothing.  It is no reason to fail where the database is busy."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        db.batch([statement])
 
 
 def audit_rows(db, team_id=None, before=None, limit=100):
@@ -1894,17 +2116,31 @@ def audit_rows(db, team_id=None, before=None, limit=100):
     """, [*where.values(), limit])
 
 
+@app.get("/api/audit")
+def audit(user, db):
+    """Who did what, the newest first: all of it for server admins, a team's acts for its admins."""
+    team_id = query("team_id")
+    if team_id:
+        require_team_admin(db, user, team_id)
+    else:
+        require_server_admin(user)
+    limit = query_number("limit", 50, 1, 500)
+    before = query_number("cursor", None, 1, LARGEST)
+    rows = audit_rows(db, team_id, before, limit + 1)
+    return {"acts": [dict(row) for row in rows[:limit]], "next_cursor": str(rows[limit - 1]["no"]) if len(rows) > limit else None}
+
+
+def forget_old(db):
+    """Forget acts that are too old to keep, and log-ins and invitations that have ended; {what: how many}."""
+    oldest = utc_text(datetime.now(timezone.utc) - timedelta(days=settings.audit_days))
+    gone = db.batch([("DELETE FROM audit WHERE at < ? RETURNING 1", [oldest]), ("DELETE FROM logins WHERE expires_at < ? RETURNING 1", [now()]),
+                     ("DELETE FROM invitations WHERE expires_at < ? RETURNING 1", [now()])])
+    return dict(zip(("old act", "expired log-in", "expired invitation"), map(len, gone)))
+
+
 # ---------------------------------------------------------------------------
 # Accounts
 # ---------------------------------------------------------------------------
-
-@app.get("/api/health")
-def health(db):
-    """Whether the server works, and how one gets an account."""
-    first_user = not db.execute("SELECT 1 FROM users LIMIT 1")
-    return {"status": "ok", "version": VERSION, "registration": registration_mode(),
-            "first_user": first_user, "setup_required": first_user and needs_setup_token()}
-
 
 def registration_mode():
     """Who may register after the first user: open, invite or closed."""
@@ -1916,7 +2152,7 @@ def needs_setup_token():
     return not (is_local() or settings.setup == "open")
 
 
-@app.post("/api/register")
+@app.post("/api/register", door="register")
 def register(db):
     """Make an account; the answer is the only place where its key is ever shown."""
     body = body_object()
@@ -1931,12 +2167,13 @@ def register(db):
             insert_key(user_id, key, "default", "full"),
             *first_team(user_id, nickname, team_id),
             *joining(user_id, invite),
-            audited(user_id, "register"),
+            audited_as(user_id, "iif(is_admin, 'setup', 'register'), id, NULL FROM users WHERE id = ?", user_id),
         ])
     except Conflict as conflict:
         if "users.nickname" in str(conflict):
             raise problem(409, "nickname already taken", field="nickname") from None
         raise refused_registration(db, invite) from None
+    setup_token_file().unlink(missing_ok=True)
     is_admin = bool(next(row for row in sum(rows, []) if "is_admin" in row.keys())["is_admin"])
     response.status = 201
     return {"user_id": user_id, "nickname": nickname, "api_key": key, "is_admin": is_admin,
@@ -1957,7 +2194,12 @@ def admission(db, invite):
     return [] if registration_mode() == "open" else [must("0")]
 
 
-VALID_INVITATION = "EXISTS (SELECT 1 FROM invitations WHERE hash = ? AND used_at IS NULL AND expires_at > ?)"
+# An invitation is good as long as who made it may still invite, so that nobody leaves a back door open.
+VALID_INVITATION = """EXISTS (
+    SELECT 1 FROM invitations i JOIN users u ON u.id = i.created_by
+     WHERE i.hash = ? AND i.used_at IS NULL AND i.expires_at > ?
+       AND (u.is_admin OR EXISTS (SELECT 1 FROM team_members m
+                                   WHERE m.team_id = i.team_id AND m.user_id = u.id AND m.role = 'admin')))"""
 
 
 def refused_registration(db, invite):
@@ -1995,6 +2237,8 @@ def joining(user_id, invite):
             SELECT team_id, ?, role, ? FROM invitations
              WHERE hash = ? AND used_at IS NULL AND expires_at > ? AND team_id IS NOT NULL""",
          [user_id, now(), secret_hash(invite), now()]),
+        audited_as(user_id, "'invitation.accept', id, team_id FROM invitations WHERE hash = ? AND used_at IS NULL",
+                   secret_hash(invite)),
         ("UPDATE invitations SET used_by = ?, used_at = ? WHERE hash = ? AND used_at IS NULL",
          [user_id, now(), secret_hash(invite)]),
     ]
@@ -2010,7 +2254,7 @@ def new_id():
     return str(uuid.uuid4())
 
 
-@app.post("/api/auth/verify", scope="any")
+@app.post("/api/auth/verify", scope="any", door="verify")
 def verify(user, db):
     """Whether a key is good, whose it is, and the one team that its uploads go to."""
     return {"user_id": user["id"], "nickname": user["nickname"], "team_id": only_team(db, user["id"])}
@@ -2045,7 +2289,7 @@ def default_key(db, user):
     return keys[0]["id"]
 
 
-@app.post("/api/auth/login")
+@app.post("/api/auth/login", door="login")
 def login(db):
     """Sign a browser in with an API key; it gets a cookie that scripts cannot read."""
     user = user_of_key(db, field(body_object(), "api_key", str).strip())
@@ -2066,6 +2310,25 @@ def login(db):
 def logout(db):
     """Sign this browser out."""
     db.batch([("DELETE FROM logins WHERE hash = ?", [secret_hash(request.get_cookie(COOKIE, ""))])])
+    response.delete_cookie(COOKIE, path="/")
+    response.status = 204
+
+
+@app.get("/api/auth/logins")
+def list_logins(user, db):
+    """Where the caller is signed in: when that began, when it was last used, and the key that it was made with."""
+    rows = db.execute("""
+        SELECT l.created_at, l.last_used_on, l.expires_at, k.name AS key_name, l.hash = ? AS current
+          FROM logins l JOIN api_keys k ON k.id = l.key_id
+         WHERE l.user_id = ? AND l.expires_at > ? ORDER BY l.created_at DESC
+    """, [secret_hash(request.get_cookie(COOKIE, "")), user["id"], now()])
+    return {"logins": [{**row, "current": bool(row["current"])} for row in rows]}
+
+
+@app.delete("/api/auth/logins")
+def end_logins(user, db):
+    """Sign the caller out everywhere."""
+    db.batch([("DELETE FROM logins WHERE user_id = ?", [user["id"]]), audited(user["id"], "logout.everywhere", user["id"])])
     response.delete_cookie(COOKIE, path="/")
     response.status = 204
 
@@ -2242,12 +2505,12 @@ def revoke_invitation(invitation_id, user, db):
     with conflict_is(404, "invitation not found"):
         db.batch([must(f"EXISTS (SELECT 1 FROM invitations i WHERE i.id = ? AND {MAY_SEE_INVITATION})",
                        invitation_id, user["is_admin"], user["id"], user["id"]),
-                  ("DELETE FROM invitations WHERE id = ?", [invitation_id]),
-                  audited(user["id"], "invitation.revoke", invitation_id)])
+                  audited_as(user["id"], "'invitation.revoke', id, team_id FROM invitations WHERE id = ?", invitation_id),
+                  ("DELETE FROM invitations WHERE id = ?", [invitation_id])])
     response.status = 204
 
 
-@app.post("/api/invitations/accept")
+@app.post("/api/invitations/accept", door="invitation")
 def accept_invitation(user, db):
     """Join the team that an invitation names; who is in it already loses nothing."""
     code = field(body_object(), "code", str).strip()
@@ -2256,8 +2519,7 @@ def accept_invitation(user, db):
     if not invited:
         raise invalid
     try:
-        db.batch([must(VALID_INVITATION, secret_hash(code), now()), *joining(user["id"], code),
-                  audited(user["id"], "invitation.accept")])
+        db.batch([must(VALID_INVITATION, secret_hash(code), now()), *joining(user["id"], code)])
     except Conflict as conflict:
         raise (problem(409, "already a member") if "team_members" in str(conflict) else invalid) from None
     return team_of(db, user, invited[0]["team_id"])
@@ -2271,9 +2533,9 @@ def check_header(header):
     """A HAIL header as we keep it, or 422.  Accepts the object form without events, too."""
     if not field(header, "version", str).startswith("hail-"):
         raise problem(422, "version must begin with hail-", field="version")
-    for name in ("session_id",):
-        if not 1 <= len(field(header, name, str)) <= 512:
-            raise problem(422, f"{name} must be 1-512 characters", field=name)
+    session_id = field(header, "session_id", str)
+    if not 1 <= len(session_id) <= 512 or CONTROLS.search(session_id):
+        raise problem(422, "session_id must be 1-512 characters, none of them a control character", field="session_id")
     agent, context = field(header, "agent", dict), field(header, "context", dict)
     for name in ("provider", "tool"):
         if not 1 <= len(part(agent, "agent", name, str)) <= 200:
@@ -2293,6 +2555,9 @@ HEADER_OPTIONS = {
     "agent.model": str, "agent.tool_version": str, "context.title": str, "context.description": str,
     "context.tags": list, "context.related_session_ids": list, "context.attributes": dict,
 }
+
+# What no tool puts into a session's id.  Spaces, slashes, colons and letters of any language do stand there.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def part(outer, place, name, kind, default=...):
@@ -2420,9 +2685,10 @@ def object_pairs(events):
         yield event, hail_line(event)
 
 
-@app.post("/api/sessions", scope="upload")
+@app.post("/api/sessions", scope="upload", limit="uploads")
 def upload_session(user, db):
     """Store a session: JSON {session, team_id}, HAIL lines, or a tool's own transcript."""
+    require_room()
     if media_type() == "application/json":
         answers = upload_object(user, db)
     elif media_type() in HAIL_TYPES:
@@ -2675,6 +2941,8 @@ def still_the_same(known):
 
 def upload_answer(status, session):
     """What an uploader is told."""
+    with numbers.lock:
+        numbers.uploads[status] += 1
     return {"id": session["id"], "url": f"{settings.base_url}/session/{session['id']}", "status": status,
             "revision": session["revision"], "event_count": session["event_count"], "chain": session["chain"]}
 
@@ -2779,9 +3047,10 @@ def settle_family(session_id, user_id, tool, hail_id):
 GROWING = [threading.Lock() for _ in range(64)]     # one writer at a time behind a body's committed end
 
 
-@app.post("/api/sessions/<session_id>/events", scope="upload")
+@app.post("/api/sessions/<session_id>/events", scope="upload", limit="uploads")
 def append_events(session_id, user, db):
     """Append events, or replace all from an ordinal on; 409 with what is here where the base differs."""
+    require_room()
     known = own_session(db, user, session_id)
     growth = read_growth(known)
     if growth["team_id"]:
@@ -3278,7 +3547,8 @@ def update_session(session_id, user, db):
     if team_id not in (None, row["team_id"]):
         uploading_team(db, user, team_id)
         statements += moving(db, user, row, team_id)
-        statements.append(audited(user["id"], "session.move", session_id, team_id))
+        statements += [audited(user["id"], "session.leave", session_id, row["team_id"]),
+                       audited(user["id"], "session.move", session_id, team_id)]
     try:
         db.batch(statements)
     except Conflict:
@@ -3404,7 +3674,10 @@ def removal(row):
 @app.get("/api/sessions/<session_id>/raw")
 def raw_session(session_id, reader, db):
     """The whole session as a HAIL file."""
-    return read_stored(db, reader, session_id, whole_session)
+    file = read_stored(db, reader, session_id, whole_session)
+    if reader and request.method == "GET":
+        note_act(audited_as(reader["id"], "'session.download', id, team_id FROM sessions WHERE id = ?", session_id))
+    return file
 
 
 def whole_session(db, row):
@@ -3654,7 +3927,7 @@ LONGEST_SESSION = timedelta(days=30)
 LARGEST_PLACE = 2**63 - 1
 
 
-@app.get("/api/search")
+@app.get("/api/search", limit="searches")
 def search(reader, db):
     """What the caller may read that has all words of a query in one event, by session; newest first, or the best of few."""
     started = time.perf_counter()
@@ -4098,6 +4371,7 @@ def search_condition(db, reader, text):
     """{SQL condition: value} for the sessions `x` of a list that a search narrows.
 
     Signs are not in the index: a search for nothing else looks at titles, as the original does."""
+    wait_turn("searches", reader)
     asked = parse_query(text)
     if not (asked.groups or asked.without or asked.filters):
         return {"instr(x.search_text, ?)": fold(text)}
@@ -4314,19 +4588,31 @@ def change_member(team_id, user_id, user, db):
     require_team_admin(db, user, team_id)
     role = choice(body_object(), "role", ROLES, ...)
     member(db, team_id, user_id)
-    db.batch([("UPDATE team_members SET role = ? WHERE team_id = ? AND user_id = ?", [role, team_id, user_id]),
-              audited(user["id"], "member.role", user_id, team_id)])
+    with conflict_is(409, "a team needs an admin; make somebody else one first"):
+        db.batch([*([] if role == "admin" else [keeps_an_admin(user, team_id, user_id)]),
+                  ("UPDATE team_members SET role = ? WHERE team_id = ? AND user_id = ?", [role, team_id, user_id]),
+                  audited(user["id"], "member.role", user_id, team_id)])
     return member(db, team_id, user_id)
 
 
 @app.delete("/api/teams/<team_id>/members/<user_id>")
 def remove_member(team_id, user_id, user, db):
-    """Take a member out of a team; it takes effect at once."""
-    require_team_admin(db, user, team_id)
+    """Take a member out of a team, or leave it; it takes effect at once."""
+    if user_id != user["id"]:
+        require_team_admin(db, user, team_id)
     member(db, team_id, user_id)
-    db.batch([("DELETE FROM team_members WHERE team_id = ? AND user_id = ?", [team_id, user_id]),
-              audited(user["id"], "member.remove", user_id, team_id)])
+    with conflict_is(409, "a team needs an admin; make somebody else one first, or delete the team"):
+        db.batch([keeps_an_admin(user, team_id, user_id),
+                  ("DELETE FROM team_members WHERE team_id = ? AND user_id = ?", [team_id, user_id]),
+                  audited(user["id"], "member.leave" if user_id == user["id"] else "member.remove", user_id, team_id)])
     response.status = 204
+
+
+def keeps_an_admin(user, team_id, user_id):
+    """The condition that a team has an admin without this one.  Server admins look after all teams and need not mind."""
+    return must("""? OR EXISTS (SELECT 1 FROM team_members WHERE team_id = ? AND user_id <> ? AND role = 'admin')
+                   OR EXISTS (SELECT 1 FROM team_members WHERE team_id = ? AND user_id = ? AND role <> 'admin')""",
+                user["is_admin"], team_id, user_id, team_id, user_id)
 
 
 # ---------------------------------------------------------------------------
@@ -4398,6 +4684,118 @@ def text_list(body, name):
     if not all(isinstance(value, str) for value in values):
         raise problem(422, f"{name} must be a list of texts", field=name)
     return values
+
+
+# ---------------------------------------------------------------------------
+# Health and numbers
+# ---------------------------------------------------------------------------
+
+@app.get("/api/health")
+def health(db):
+    """Whether the server works, and how one gets an account.  Anyone may ask, so it says what is wrong, not where or how much."""
+    try:
+        first_user = not db.execute("SELECT 1 FROM users LIMIT 1")
+        problems = [name for name, is_so in PROBLEMS.items() if is_so(db)]
+    except sqlite3.Error:
+        log.exception("the database cannot be read")
+        error = problem(503, "the database cannot be read", problems=["database"])
+        error.extra["status"] = "down"
+        raise error from None
+    return {"status": "degraded" if problems else "ok", "problems": problems, "version": VERSION,
+            "registration": registration_mode(), "first_user": first_user,
+            "setup_required": first_user and needs_setup_token()}
+
+
+MUCH_TO_INDEX = 1000        # sessions
+
+# What may be wrong with a server that answers: its name, and whether it is so.
+PROBLEMS = {
+    "disk_low": lambda db: free_space() < settings.reserve,
+    "read_only": lambda db: db.reading_only or is_read_only(settings.data_dir),
+    "bodies_missing": lambda db: not (settings.data_dir / "bodies").is_dir(),
+    "index_behind": lambda db: sessions_to_index(db, MUCH_TO_INDEX) >= MUCH_TO_INDEX,
+}
+
+
+def free_space():
+    """Bytes that the data directory's disk still takes."""
+    return shutil.disk_usage(settings.data_dir).free
+
+
+def is_read_only(path):
+    """Whether a directory lies on a disk that takes no writes; where the system cannot say, it does."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def require_room():
+    """Refuse an upload before it is read where the disk is nearly full: the rest is for the database and its owner."""
+    if free_space() < settings.reserve:
+        raise problem(507, "the server's disk is nearly full")
+
+
+def sessions_to_index(db, most):
+    """How many sessions the search index has not caught up with, counted this far."""
+    return db.execute("SELECT count(*) AS n FROM (SELECT 1 FROM indexed WHERE pending > 0 LIMIT ?)", [most])[0]["n"]
+
+
+# Counted since the start: requests by (method, route, hundreds of the status), their seconds by (route, upper bound).
+numbers = SimpleNamespace(lock=threading.Lock(), requests=Counter(), seconds=Counter(), buckets=Counter(), uploads=Counter())
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, math.inf)
+
+
+def count_request(environ, status, seconds):
+    """Count an answer, under the template of its route: no ids, no names."""
+    route = environ["bottle.route"].rule if "bottle.route" in environ else "none"
+    method = environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in KNOWN_METHODS else "other"
+    with numbers.lock:
+        numbers.requests[method, route, f"{status[0]}xx"] += 1
+        numbers.seconds[route] += seconds
+        numbers.buckets[route, next(bound for bound in SECONDS if seconds <= bound)] += 1
+
+
+KNOWN_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE")
+
+
+@app.get("/metrics")
+def metrics(db):
+    """The server's numbers as Prometheus reads them: for this machine, and for who has the token.  Else there is nothing here."""
+    token = settings.metrics_token and f"Bearer {settings.metrics_token}"
+    has_token = bool(token) and secrets.compare_digest(secret_hash(sent("Authorization")), secret_hash(token))
+    if settings.metrics != "on" or not (has_token or is_direct() and not token):
+        raise problem(404, SENTENCES[404])
+    response.content_type = "text/plain; version=0.0.4; charset=UTF-8"
+    return "".join([*counted_lines(), *measured_lines(db)])
+
+
+def counted_lines():
+    """Yield what was counted since the start, as lines for Prometheus."""
+    with numbers.lock:
+        requests, seconds, uploads = Counter(numbers.requests), Counter(numbers.seconds), Counter(numbers.uploads)
+        held = Counter(numbers.buckets)
+    yield "# TYPE opensession_requests_total counter\n"
+    for (method, route, status), count in sorted(requests.items()):
+        yield f'opensession_requests_total{{method="{method}",route="{route}",status="{status}"}} {count}\n'
+    yield "# TYPE opensession_request_seconds histogram\n"
+    for route, total in sorted(seconds.items()):
+        sums = list(itertools.accumulate(held[route, bound] for bound in SECONDS))
+        for bound, count in zip(SECONDS, sums):
+            yield f'opensession_request_seconds_bucket{{route="{route}",le="{"+Inf" if bound == math.inf else bound}"}} {count}\n'
+        yield f'opensession_request_seconds_sum{{route="{route}"}} {total:.6f}\n'
+        yield f'opensession_request_seconds_count{{route="{route}"}} {sums[-1]}\n'
+    yield "# TYPE opensession_uploads_total counter\n"
+    for status, count in sorted(uploads.items()):
+        yield f'opensession_uploads_total{{status="{status}"}} {count}\n'
+
+
+def measured_lines(db):
+    """Yield how much there is now, as lines for Prometheus."""
+    database = sum(path.stat().st_size for path in settings.data_dir.glob("opensession.db*"))
+    for name, value in {
+            "sessions": db.execute("SELECT count(*) AS n FROM sessions")[0]["n"],
+            "users": db.execute("SELECT count(*) AS n FROM users")[0]["n"],
+            "body_bytes": db.execute("SELECT coalesce(sum(file_bytes), 0) AS n FROM sessions")[0]["n"],
+            "database_bytes": database, "free_bytes": free_space(), "sessions_to_index": sessions_to_index(db, LARGEST)}.items():
+        yield f"# TYPE opensession_{name} gauge\nopensession_{name} {value}\n"
 
 
 # ---------------------------------------------------------------------------
@@ -4489,16 +4887,6 @@ class Refused(Exception):
     """A command that will not do what it was asked; the text says why."""
 
 
-class LookOnly(Database):
-    """The database of a server that runs or not, for reading only; no file is written, not even beside it."""
-
-    def _connection(self):
-        if not hasattr(self._local, "connection"):
-            self._local.connection = sqlite3.connect(read_only_uri(self.path), uri=True, timeout=5, isolation_level=None)
-            self._local.connection.row_factory = sqlite3.Row
-        return self._local.connection
-
-
 def existing_schema():
     """(path, schema version) of the database of this data directory.  Raises Unusable where there is none, or a newer one."""
     path = settings.data_dir / DATABASE
@@ -4510,13 +4898,13 @@ def existing_schema():
     return path, version
 
 
-def open_existing(kind=Database):
+def open_existing(reading_only=False):
     """Open the database, whether a server runs or not.  Raises Unusable where it is not of our schema."""
     global db
     path, version = existing_schema()
     if version < SCHEMA_VERSION:
         raise Unusable(f"{path} has the schema {version} and this opensession needs {SCHEMA_VERSION}: run `opensession.py migrate` first")
-    db = kind(path)
+    db = Database(path, reading_only)
     return db
 
 
@@ -4818,7 +5206,7 @@ ROW_FINDINGS = {
 
 def check_data(read_data):
     """Look for damage, changing nothing: in the database, the search index, the counters, the bodies."""
-    open_existing(LookOnly)
+    open_existing(reading_only=True)
     count = 0
     for finding in itertools.chain(database_findings(), row_findings(), index_findings(), body_findings(read_data), litter_findings()):
         count += 1
@@ -4920,38 +5308,11 @@ def litter_findings():
 # Operations: what is no longer needed
 # ---------------------------------------------------------------------------
 
-KEEPING_SECONDS = 3600
 COPY_DAYS = 30          # the copy that a migration leaves; what people deleted since is still in it
 
-# What goes by itself, and the statement that removes it where its time was before a moment.
-EXPIRED = {
-    "log-in": "DELETE FROM logins WHERE expires_at < ? RETURNING 1",
-    "invitation": "DELETE FROM invitations WHERE expires_at < ? RETURNING 1",
-}
 
-
-def keep_house(stopped):
-    """Remove every hour what is no longer kept, until told to stop."""
-    while not stopped.is_set():
-        try:
-            for line in remove_expired():
-                log.info("removed %s", line)
-        except Exception:
-            log.exception("removing what is no longer kept failed; it is tried again in an hour")
-        stopped.wait(KEEPING_SECONDS)
-
-
-def remove_expired():
-    """Remove expired log-ins and invitations, and the sessions that teams no longer keep; yield what went."""
-    for name, statement in EXPIRED.items():
-        if gone := len(db.batch([(statement, [now()])])[0]):
-            yield amount(gone, f"expired {name}")
-    if gone := retire_sessions():
-        yield amount(gone, "session") + " that teams no longer keep"
-
-
-def retire_sessions():
-    """Delete the sessions that their teams no longer keep, each with those that it started; how many.
+def retire_sessions(db):
+    """Delete the sessions that their teams no longer keep, each with those that it started; {what: how many}.
 
     Nobody deleted them: one that goes on, or is sent again, is stored again."""
     gone = 0
@@ -4965,7 +5326,7 @@ def retire_sessions():
                 audited(None, "session.expire", root["id"], root["team_id"])])
             release_bodies(db, results)
             gone += len(results[-2])
-    return gone
+    return {"expired session": gone}
 
 
 # Those that another session started go with it.
@@ -4983,7 +5344,7 @@ def collect_garbage(vacuum):
     if vacuum:
         lock = open_data_dir()
     open_existing()
-    lines = list(remove_expired())
+    lines = [amount(count, name) for chore in CHORES for name, count in chore(db).items() if count]
     files, size = sweep(time.time() - LITTER_SECONDS)
     lines += [f"{amount(files, 'file')} that belonged to nothing, {megabytes(size)}"] if files else []
     for path in old_copies():
@@ -5035,7 +5396,7 @@ def create_admin(nickname):
             *first_team(user_id, nickname, new_id()),
             ("DELETE FROM meta WHERE key = 'setup_token'", []),
             audited(None, "user.create", user_id)])
-    (settings.data_dir / "setup-token").unlink(missing_ok=True)
+    setup_token_file().unlink(missing_ok=True)
     print(f"{nickname} is an administrator.  The key, shown this once: {key}")
 
 
@@ -5340,10 +5701,10 @@ class JsonErrorTask(ErrorTask):
     """Waitress's own refusals (bad request line, body too large …) in our shape."""
 
     def execute(self):
-        error = self.request.error
-        body = json_text({"error": f"{error.reason}: {error.body}"}).encode()
+        error, request_id = self.request.error, secrets.token_hex(8)
+        body = json_text({"error": f"{error.reason}: {error.body}", "request_id": request_id}).encode()
         self.status = f"{error.code} {error.reason}"
-        self.response_headers += [*HEADERS.items(), ("Content-Length", str(len(body))),
+        self.response_headers += [*HEADERS.items(), ("X-Request-Id", request_id), ("Content-Length", str(len(body))),
                                   ("Content-Type", "application/json"), ("Connection", "close")]
         self.close_on_finish = True
         self.content_length = len(body)
@@ -5358,7 +5719,7 @@ def make_server():
         app, host=settings.host, port=settings.port, threads=4, connection_limit=2000, asyncore_use_poll=True,
         channel_timeout=60, recv_bytes=1 << 16, outbuf_high_watermark=1 << 20, outbuf_overflow=1 << 18,
         max_request_header_size=1 << 16, max_request_body_size=settings.max_body, ident=None,
-        expose_tracebacks=False, clear_untrusted_proxy_headers=True)
+        expose_tracebacks=False, clear_untrusted_proxy_headers=False)       # see believe_proxy and is_direct
 
 
 def lock_data_dir():
@@ -5386,6 +5747,7 @@ def open_data_dir():
     """Make the data directory ready and open its database.  Raises Unusable."""
     global db
     path = settings.data_dir / DATABASE
+    buckets.clear()
     schema_version(path)        # before any write: it may be somebody else's
     if (settings.data_dir / MANIFEST).exists():
         raise Unusable(f"{settings.data_dir} is a backup, which may share its files with others: restore it into another directory")
@@ -5396,7 +5758,7 @@ def open_data_dir():
             (settings.data_dir / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = lock_data_dir()
     except OSError as error:
-        raise Unusable(f"{settings.data_dir} cannot be written: {error.strerror}") from None
+        raise Unwritable(f"{settings.data_dir} cannot be written: {error.strerror}") from None
     tempfile.tempdir = str(settings.data_dir / "tmp")
     schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
     db = open_database(path, schema, MIGRATIONS)
@@ -5404,17 +5766,31 @@ def open_data_dir():
     return lock
 
 
+def open_for_reading(error):
+    """Open the database of a data directory that cannot be written, if it can be read as it is; else that remains the error."""
+    global db
+    path = settings.data_dir / DATABASE
+    if schema_version(path) != SCHEMA_VERSION:
+        raise error
+    db = Database(path, reading_only=True)
+
+
 def offer_setup(write):
     """Where the first user is yet to come and must prove that they run the server, say how."""
     local = all(is_loopback(name) for name in (settings.host, *settings.hosts))
+    setup_token_file().unlink(missing_ok=True)      # that of an earlier start holds no more
     if local or settings.setup == "open" or db.execute("SELECT 1 FROM users LIMIT 1"):
         return
     token = secrets.token_urlsafe(18)
     db.batch([("INSERT OR REPLACE INTO meta (key, value) VALUES ('setup_token', ?)", [secret_hash(token)])])
-    path = settings.data_dir / "setup-token"
+    path = setup_token_file()
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(token + "\n")
     write(f"First registration: {settings.base_url}/#setup={token}\n(the token is also in {path})")
+
+
+def setup_token_file():
+    return settings.data_dir / "setup-token"
 
 
 def raise_descriptor_limit():
@@ -5429,29 +5805,49 @@ def stop(*_):
     raise SystemExit(0)
 
 
+# What is done every hour beside the requests, in turn; each takes the database.
+CHORES = [forget_old, retire_sessions]
+
+
+def keep_house(db, stopped):
+    """Do the chores at once and every hour, until told to stop."""
+    while not stopped.is_set():
+        for chore in CHORES:
+            try:
+                chore(db)
+            except Exception:
+                log.exception("%s failed; it is tried again in an hour", chore.__name__)
+        stopped.wait(3600)
+
+
 def serve():
     """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
-    started = time.time()
-    lock = open_data_dir()
+    started, stopped, lock = time.time(), threading.Event(), None
+    try:
+        lock = open_data_dir()
+    except Unwritable as error:
+        open_for_reading(error)
+        log.warning("%s; so it is only read, and every change is refused", error)
     raise_descriptor_limit()
     try:
         server = make_server()
     except OSError as error:
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
-    offer_setup(lambda text: print(text, flush=True))
-    threading.Thread(target=sweep, args=[started], daemon=True, name="sweep").start()
-    stopped = threading.Event()
-    threading.Thread(target=keep_house, args=[stopped], daemon=True, name="keep house").start()
-    indexer = threading.Thread(target=keep_index, args=[db, stopped], daemon=True, name="index")
-    indexer.start()
+    if lock:
+        offer_setup(lambda text: print(text, flush=True))
+        threads = {name: threading.Thread(target=work, args=arguments, daemon=True, name=name) for name, work, arguments in (
+            ("sweep", sweep, [started]), ("index", keep_index, [db, stopped]), ("keeper", keep_house, [db, stopped]))}
+        for thread in threads.values():
+            thread.start()
     signal.signal(signal.SIGTERM, stop)
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
     server.run()
     server.close()
     stopped.set()
-    indexer.join(5)
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    lock.close()
+    if lock:
+        threads["index"].join(5)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        lock.close()
 
 
 def reindex():
@@ -5553,6 +5949,10 @@ def main(arguments=None):
         sys.exit(fail(1, error))
     except HTTPError as error:
         sys.exit(fail(1, error.body))
+    except (OSError, sqlite3.Error) as error:
+        if function is serve:
+            raise
+        sys.exit(fail(1, error))
 
 
 def fail(code, error):

@@ -1,34 +1,44 @@
 // settings.js - the person's profile and keys, and how the page looks
 import { get, post, remove } from "./api.js";
+import { auditPart, wireAudit } from "./audit.js";
 import { date } from "./format.js";
 import { again, go } from "./go.js";
 import { element, html } from "./html.js";
 import { choose, language, LANGUAGES, t } from "./i18n.js";
+import { deleteAccount } from "./leaving.js";
 import { confirmed, copyLine, onSubmit, showError, title } from "./parts.js";
 import { daemonCommands } from "./start.js";
-import { signOut, user } from "./who.js";
+import { loadUser, signOut, user } from "./who.js";
 
 const SCOPES = ["full", "read", "upload"];
 const THEMES = ["", "light", "dark"];
 
 export async function show(view) {
     title(t("nav.settings"));
-    const keys = user() ? (await get("/api/keys")).keys : [];
+    const [{ keys }, { logins }, { users }] = await Promise.all([
+        user() ? get("/api/keys") : {}, user() ? get("/api/auth/logins") : {}, user()?.is_admin ? get("/api/users") : {}]);
     view.classList.add("narrow");
     view.innerHTML = html`
         <h1>${t("nav.settings")}</h1>
         ${user() && profile(user())}
         ${user() && keyPart(keys)}
-        ${looks()}`;
+        ${user() && loginPart(logins)}
+        ${looks()}
+        ${users && peoplePart(users)}
+        ${users && auditPart({})}`;
     wireLooks(view);
-    if (user()) wireKeys(view);
+    wireAudit(view);
+    if (!user()) return;
+    wireKeys(view);
+    wireAccounts(view, users ?? []);
 }
 
 const profile = person => html`
     <section><h2>${t("profile")}</h2>
         <p><strong>${person.nickname}</strong> ${person.is_admin && html`<span class="tag">${t("admin.server")}</span>`}
             <span class="sub">${t("since", { date: date(person.created_at) })}</span></p>
-        <p><button type="button" data-do="sign-out">${t("signout")}</button></p></section>`;
+        <p><button type="button" data-do="sign-out">${t("signout")}</button>
+            <button type="button" class="danger" data-account="${person.user_id}">${t("account.delete.own")}</button></p></section>`;
 
 const keyPart = keys => html`
     <section><h2>${t("keys.api")}</h2>
@@ -43,6 +53,23 @@ const keyPart = keys => html`
             <label>${t("scope")} <select name="scope">${SCOPES.map(scope => html`<option value="${scope}">${t(`scope.${scope}`)}</option>`)}</select></label>
             <button>${t("key.new")}</button>
         </form></section>`;
+
+const loginPart = logins => html`
+    <section><h2>${t("logins")}</h2>
+        <ul class="lines">${logins.map(login => html`
+            <li><span>${t("since", { date: date(login.created_at) })} ${login.current && html`<span class="tag">${t("key.current")}</span>`}
+                <span class="sub">${t("logins.with", { name: login.key_name })}</span></span>
+                <span class="sub">${login.last_used_on && t("logins.used", { date: date(login.last_used_on) })}</span></li>`)}</ul>
+        <p><button type="button" data-do="sign-out-everywhere">${t("signout.everywhere")}</button></p></section>`;
+
+const peoplePart = people => html`
+    <section><h2>${t("people")}</h2>
+        <table class="plain"><tbody>${people.map(person => html`
+            <tr><td>${person.nickname} ${person.is_admin && html`<span class="tag">${t("admin.server")}</span>`}</td>
+                <td>${t("count.teams", { n: person.teams })}</td>
+                <td class="sub">${person.last_used_on ? t("logins.used", { date: date(person.last_used_on) }) : t("key.unused")}</td>
+                <td>${person.user_id !== user().user_id && html`<button type="button" class="danger" data-account="${person.user_id}">${t("delete")}</button>`}</td></tr>`)}
+        </tbody></table></section>`;
 
 const looks = () => html`
     <section><h2>${t("looks")}</h2>
@@ -66,6 +93,18 @@ function chooseTheme(theme) {
     } else {
         localStorage.removeItem("theme");
         delete document.documentElement.dataset.theme;
+    }
+}
+
+function wireAccounts(view, people) {
+    view.querySelector("[data-do=sign-out-everywhere]").onclick = ({ target }) =>
+        remove("/api/auth/logins").then(loadUser).then(() => go("/login"), error => showError(target.parentNode, error));
+    for (const button of view.querySelectorAll("button[data-account]")) {
+        const person = [user(), ...people].find(one => one.user_id === button.dataset.account);
+        button.onclick = () => deleteAccount(person).then(async done => {
+            if (!done) return;
+            await (await loadUser() ? again() : go("/login"));
+        }, error => showError(button.parentNode, error));
     }
 }
 

@@ -1,9 +1,11 @@
 // team.js - one team: settings, members and their roles, invitations
 import { get, post, put, remove } from "./api.js";
+import { auditPart, wireAudit } from "./audit.js";
 import { date, size } from "./format.js";
-import { again } from "./go.js";
+import { again, go } from "./go.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
+import { deleteTeam } from "./leaving.js";
 import { confirmed, copyLine, onSubmit, showError, title } from "./parts.js";
 import { forgetTeams, user } from "./who.js";
 
@@ -22,8 +24,13 @@ export async function show(view, { params: [id] }) {
         ${members && memberTable(members.members, rules)}
         ${rules && addForm()}
         ${rules && invitationPart((invitations?.invitations ?? []).filter(one => one.team_id === team.id))}
-        ${rules && settingsForm(team)}`;
+        ${rules && settingsForm(team)}
+        ${rules && auditPart({ team_id: team.id })}
+        <p>${team.role && html`<button type="button" class="danger" data-do="leave">${t("team.leave")}</button>`}
+            ${rules && html`<button type="button" class="danger" data-do="delete">${t("team.delete")}</button>`}</p>`;
     wireMembers(view, path);
+    wireAudit(view);
+    wireLeaving(view, path, team);
     if (rules) wireRules(view, path, team);
 }
 
@@ -90,6 +97,21 @@ function wireMembers(view, path) {
         if (!button || !await confirmed(t("members.remove", { name: button.dataset.remove }), t("members.remove.hint"), t("remove"))) return;
         await remove(`${path}/members/${button.closest("[data-member]").dataset.member}`).then(again, error => failed(button, error));
     });
+}
+
+function wireLeaving(view, path, team) {
+    const acts = {
+        leave: async () => await confirmed(t("team.leave.question", { name: team.name }), t("team.leave.hint"), t("team.leave"))
+            && remove(`${path}/members/${user().user_id}`).then(() => true),
+        delete: () => deleteTeam(team),
+    };
+    for (const button of view.querySelectorAll("button[data-do]")) {
+        button.onclick = () => acts[button.dataset.do]().then(async done => {
+            if (!done) return;
+            forgetTeams();
+            await go("/teams");
+        }, error => failed(button, error));
+    }
 }
 
 function wireRules(view, path, team) {

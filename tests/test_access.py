@@ -1,7 +1,8 @@
 """Who gets what from every route: one table.
 
 Each line is a real call: route, body, and the status for
-    nobody · a stranger · a viewer · a member · the uploader · a team admin · a server admin who is not in the team.
+    nobody · a stranger · a viewer · a member · the uploader · a team admin · a server admin who is not in the team ·
+    the uploader's key for uploads · the uploader's key for reading.
 A second row of statuses is for the same call where the team is public.  A route of the
 server without a line fails.  In URLs and bodies, {names} stand for what `World` makes."""
 
@@ -11,79 +12,87 @@ import unittest
 import opensession
 from client import Client, ServerCase, new_event, new_session
 
-CALLERS = ("nobody", "eve", "vic", "bob", "una", "tom", "ada")
+CALLERS = ("nobody", "eve", "vic", "bob", "una", "tom", "ada", "upload key", "read key")
 EVENTS = {"events": [new_event(at=9)]}
 
 TABLE = [
-    # route, body                                                                       private team, public team where it differs
-    ("GET /api/health", None,                                                           "200 200 200 200 200 200 200"),
-    ("GET /api", None,                                                                  "200 200 200 200 200 200 200"),
-    ("POST /api/register", {"nickname": "{fresh}"},                                     "201 201 201 201 201 201 201"),
-    ("GET /api/users", None,                                                            "401 403 403 403 403 403 200"),
-    ("DELETE /api/users/<user_id>?sessions=keep", None,                                 "401 403 403 403 403 403 204"),
-    ("POST /api/auth/login", {"api_key": "{key}"},                                      "200 200 200 200 200 200 200"),
-    ("POST /api/auth/logout", None,                                                     "204 204 204 204 204 204 204"),
-    ("POST /api/auth/verify", None,                                                     "401 200 200 200 200 200 200"),
-    ("GET /api/auth/me", None,                                                          "401 200 200 200 200 200 200"),
-    ("POST /api/auth/regenerate-key", None,                                             "401 200 200 200 200 200 200"),
-    ("GET /api/keys", None,                                                             "401 200 200 200 200 200 200"),
-    ("POST /api/keys", {"name": "{fresh}"},                                             "401 201 201 201 201 201 201"),
-    ("DELETE /api/keys/<key_id>", None,                                                 "401 404 404 404 404 404 404"),
-    ("DELETE /api/keys/<own_key_id>", None,                                             "401 204 204 204 204 204 204"),
-    ("GET /api/invitations", None,                                                      "401 200 200 200 200 200 200"),
-    ("POST /api/invitations", {},                                                       "401 403 403 403 403 403 201"),
-    ("POST /api/invitations", {"team_id": "{team_id}"},                                 "401 403 403 403 403 201 201"),
-    ("DELETE /api/invitations/<invitation_id>", None,                                   "401 404 404 404 404 204 204"),
-    ("POST /api/invitations/accept", {"code": "{code}"},                                "401 200 409 409 409 409 200"),
-    ("GET /api/teams", None,                                                            "401 200 200 200 200 200 200"),
-    ("POST /api/teams", {"name": "{fresh}"},                                            "401 403 403 403 403 403 201"),
-    ("GET /api/teams/<team_id>", None,                                                  "404 404 200 200 200 200 404",
-                                                                                        "200 200 200 200 200 200 200"),
-    ("PUT /api/teams/<team_id>", {"name": "{fresh}"},                                   "401 403 403 403 403 200 200"),
-    ("PUT /api/teams/<unknown_team_id>", {"name": "{fresh}"},                           "401 403 403 403 403 403 404"),
-    ("DELETE /api/teams/<doomed_team_id>", None,                                        "401 403 403 403 403 204 204"),
-    ("DELETE /api/teams/<unknown_team_id>", None,                                       "401 403 403 403 403 403 404"),
-    ("GET /api/teams/<team_id>/members", None,                                          "401 404 200 200 200 200 200"),
-    ("POST /api/teams/<team_id>/members", {"nickname": "{newcomer}"},                   "401 403 403 403 403 201 201"),
-    ("PUT /api/teams/<team_id>/members/<user_id>", {"role": "viewer"},                  "401 403 403 403 403 200 200"),
-    ("DELETE /api/teams/<team_id>/members/<user_id>", None,                             "401 403 403 403 403 204 204"),
-    ("GET /api/sessions", None,                                                         "200 200 200 200 200 200 200"),
-    ("POST /api/sessions", {"session": new_session(), "team_id": "{team_id}"},          "401 403 403 201 201 201 403"),
-    ("GET /api/sessions/<session_id>", None,                                            "404 404 200 200 200 200 404",
-                                                                                        "200 200 200 200 200 200 200"),
-    ("GET /api/activity?month=2026-02", None,                                           "200 200 200 200 200 200 200"),
-    ("PUT /api/sessions/<session_id>", {"title": "{fresh}"},                            "401 404 403 403 200 200 404",
-                                                                                        "401 403 403 403 200 200 403"),
-    ("PUT /api/sessions/<session_id>", {"team_id": "{team_id}"},                        "401 404 403 403 200 200 404",
-                                                                                        "401 403 403 403 200 200 403"),
-    ("PUT /api/sessions/<session_id>", {"team_id": "{other_team_id}"},                  "401 404 403 403 200 403 404",
-                                                                                        "401 403 403 403 200 403 403"),
-    ("GET /api/sessions/<session_id>/outline", None,                                    "404 404 200 200 200 200 404",
-                                                                                        "200 200 200 200 200 200 200"),
-    ("GET /api/sessions/<session_id>/map", None,                                        "404 404 200 200 200 200 404",
-                                                                                        "200 200 200 200 200 200 200"),
-    ("DELETE /api/sessions/<session_id>", None,                                         "401 404 403 403 204 204 404",
-                                                                                        "401 403 403 403 204 204 403"),
-    ("GET /api/sessions/<session_id>/raw", None,                                        "404 404 200 200 200 200 404",
-                                                                                        "200 200 200 200 200 200 200"),
-    ("GET /api/sessions/<session_id>/events", None,                                     "404 404 200 200 200 200 404",
-                                                                                        "200 200 200 200 200 200 200"),
-    ("POST /api/sessions/<session_id>/events", EVENTS,                                  "401 404 403 403 200 403 404",
-                                                                                        "401 403 403 403 200 403 403"),
-    ("GET /api/search?q=spoon", None,                                                   "200 200 200 200 200 200 200"),
-    ("GET /api/sessions/<session_id>/events/<ordinal:int>", None,                       "404 404 200 200 200 200 404",
-                                                                                        "200 200 200 200 200 200 200"),
-    ("GET /api/sync/pull?team_id={team_id}", None,                                      "401 403 200 200 200 200 403"),
-    ("GET /api/config/sync", None,                                                      "401 200 200 200 200 200 200"),
-    ("PUT /api/config/sync", {"privacy": {}},                                           "401 403 403 403 403 403 200"),
-    ("GET /", None,                                                                     "200 200 200 200 200 200 200"),
-    ("GET /<path:path>", None,                                                          "200 200 200 200 200 200 200"),
+    # route, body                                                                       private team, and below it a public one where that differs
+    ("GET /api/health", None,                                                           "200 200 200 200 200 200 200 200 200"),
+    ("GET /api", None,                                                                  "200 200 200 200 200 200 200 200 200"),
+    ("POST /api/register", {"nickname": "{fresh}"},                                     "201 201 201 201 201 201 201 201 201"),
+    ("GET /metrics", None,                                                              "404 404 404 404 404 404 404 404 404"),
+    ("GET /api/auth/logins", None,                                                      "401 200 200 200 200 200 200 403 200"),
+    ("DELETE /api/auth/logins", None,                                                   "401 204 204 204 204 204 204 403 403"),
+    ("GET /api/users", None,                                                            "401 403 403 403 403 403 200 403 403"),
+    ("DELETE /api/users/<user_id>?sessions=keep", None,                                 "401 403 403 403 403 403 204 403 403"),
+    ("GET /api/audit", None,                                                            "401 403 403 403 403 403 200 403 403"),
+    ("GET /api/audit?team_id={team_id}", None,                                          "401 403 403 403 403 200 200 403 403"),
+    ("GET /api/audit?team_id={unknown_team_id}", None,                                  "401 403 403 403 403 403 404 403 403"),
+    ("POST /api/auth/login", {"api_key": "{key}"},                                      "200 200 200 200 200 200 200 200 200"),
+    ("POST /api/auth/logout", None,                                                     "204 204 204 204 204 204 204 204 204"),
+    ("POST /api/auth/verify", None,                                                     "401 200 200 200 200 200 200 200 200"),
+    ("GET /api/auth/me", None,                                                          "401 200 200 200 200 200 200 200 200"),
+    ("POST /api/auth/regenerate-key", None,                                             "401 200 200 200 200 200 200 403 403"),
+    ("GET /api/keys", None,                                                             "401 200 200 200 200 200 200 403 200"),
+    ("POST /api/keys", {"name": "{fresh}"},                                             "401 201 201 201 201 201 201 403 403"),
+    ("DELETE /api/keys/<key_id>", None,                                                 "401 404 404 404 404 404 404 403 403"),
+    ("DELETE /api/keys/<own_key_id>", None,                                             "401 204 204 204 204 204 204 403 403"),
+    ("GET /api/invitations", None,                                                      "401 200 200 200 200 200 200 403 200"),
+    ("POST /api/invitations", {},                                                       "401 403 403 403 403 403 201 403 403"),
+    ("POST /api/invitations", {"team_id": "{team_id}"},                                 "401 403 403 403 403 201 201 403 403"),
+    ("DELETE /api/invitations/<invitation_id>", None,                                   "401 404 404 404 404 204 204 403 403"),
+    ("POST /api/invitations/accept", {"code": "{code}"},                                "401 200 409 409 409 409 200 403 403"),
+    ("GET /api/teams", None,                                                            "401 200 200 200 200 200 200 403 200"),
+    ("POST /api/teams", {"name": "{fresh}"},                                            "401 403 403 403 403 403 201 403 403"),
+    ("GET /api/teams/<team_id>", None,                                                  "404 404 200 200 200 200 404 403 200",
+                                                                                        "200 200 200 200 200 200 200 403 200"),
+    ("PUT /api/teams/<team_id>", {"name": "{fresh}"},                                   "401 403 403 403 403 200 200 403 403"),
+    ("PUT /api/teams/<unknown_team_id>", {"name": "{fresh}"},                           "401 403 403 403 403 403 404 403 403"),
+    ("DELETE /api/teams/<doomed_team_id>", None,                                        "401 403 403 403 403 204 204 403 403"),
+    ("DELETE /api/teams/<unknown_team_id>", None,                                       "401 403 403 403 403 403 404 403 403"),
+    ("GET /api/teams/<team_id>/members", None,                                          "401 404 200 200 200 200 200 403 200"),
+    ("POST /api/teams/<team_id>/members", {"nickname": "{newcomer}"},                   "401 403 403 403 403 201 201 403 403"),
+    ("PUT /api/teams/<team_id>/members/<user_id>", {"role": "viewer"},                  "401 403 403 403 403 200 200 403 403"),
+    ("DELETE /api/teams/<team_id>/members/<user_id>", None,                             "401 403 403 403 403 204 204 403 403"),
+    ("DELETE /api/teams/{joined_team_id}/members/{caller_id}", None,                    "401 204 204 204 204 204 204 403 403"),
+    ("GET /api/sessions", None,                                                         "200 200 200 200 200 200 200 403 200"),
+    ("POST /api/sessions", {"session": new_session(), "team_id": "{team_id}"},          "401 403 403 201 201 201 403 200 403"),
+    ("GET /api/sessions/<session_id>", None,                                            "404 404 200 200 200 200 404 403 200",
+                                                                                        "200 200 200 200 200 200 200 403 200"),
+    ("GET /api/activity?month=2026-02", None,                                           "200 200 200 200 200 200 200 403 200"),
+    ("PUT /api/sessions/<session_id>", {"title": "{fresh}"},                            "401 404 403 403 200 200 404 403 403",
+                                                                                        "401 403 403 403 200 200 403 403 403"),
+    ("PUT /api/sessions/<session_id>", {"team_id": "{team_id}"},                        "401 404 403 403 200 200 404 403 403",
+                                                                                        "401 403 403 403 200 200 403 403 403"),
+    ("PUT /api/sessions/<session_id>", {"team_id": "{other_team_id}"},                  "401 404 403 403 200 403 404 403 403",
+                                                                                        "401 403 403 403 200 403 403 403 403"),
+    ("GET /api/sessions/<session_id>/outline", None,                                    "404 404 200 200 200 200 404 403 200",
+                                                                                        "200 200 200 200 200 200 200 403 200"),
+    ("GET /api/sessions/<session_id>/map", None,                                        "404 404 200 200 200 200 404 403 200",
+                                                                                        "200 200 200 200 200 200 200 403 200"),
+    ("DELETE /api/sessions/<session_id>", None,                                         "401 404 403 403 204 204 404 403 403",
+                                                                                        "401 403 403 403 204 204 403 403 403"),
+    ("GET /api/sessions/<session_id>/raw", None,                                        "404 404 200 200 200 200 404 403 200",
+                                                                                        "200 200 200 200 200 200 200 403 200"),
+    ("GET /api/sessions/<session_id>/events", None,                                     "404 404 200 200 200 200 404 403 200",
+                                                                                        "200 200 200 200 200 200 200 403 200"),
+    ("POST /api/sessions/<session_id>/events", EVENTS,                                  "401 404 403 403 200 403 404 200 403",
+                                                                                        "401 403 403 403 200 403 403 200 403"),
+    ("GET /api/search?q=spoon", None,                                                   "200 200 200 200 200 200 200 403 200"),
+    ("GET /api/sessions/<session_id>/events/<ordinal:int>", None,                       "404 404 200 200 200 200 404 403 200",
+                                                                                        "200 200 200 200 200 200 200 403 200"),
+    ("GET /api/sync/pull?team_id={team_id}", None,                                      "401 403 200 200 200 200 403 403 200"),
+    ("GET /api/config/sync", None,                                                      "401 200 200 200 200 200 200 200 200"),
+    ("PUT /api/config/sync", {"privacy": {}},                                           "401 403 403 403 403 403 200 403 403"),
+    ("GET /", None,                                                                     "200 200 200 200 200 200 200 200 200"),
+    ("GET /<path:path>", None,                                                          "200 200 200 200 200 200 200 200 200"),
 ]
 
 
 def rule_of(route):
     """The rule that the server must have for a line of the table: our own names of ids are its ids."""
-    return re.sub("<(own|unknown|doomed)_", "<", route.partition("?")[0])
+    rule = re.sub("{(?:joined_)?(team_id)}", r"<\1>", route.partition("?")[0]).replace("{caller_id}", "<user_id>")
+    return re.sub("<(own|unknown|doomed)_", "<", rule)
 
 
 class AccessCase(ServerCase):
@@ -91,7 +100,10 @@ class AccessCase(ServerCase):
 
     def setUp(self):
         super().setUp()
-        self.callers = {name: self.register(name) for name in reversed(CALLERS[1:])} | {"nobody": Client()}
+        self.callers = {name: self.register(name) for name in reversed(CALLERS[1:7])} | {"nobody": Client()}
+        una = self.callers["una"]
+        for scope in ("upload", "read"):
+            self.callers[f"{scope} key"] = Client(una.post("/api/keys", {"name": scope, "scope": scope}).json["api_key"])
         self.ada = self.callers["ada"]
         self.team_id = self.new_team(self.ada, "core", [
             (self.callers[name], role) for name, role in
@@ -111,6 +123,13 @@ class AccessCase(ServerCase):
         user = self.register(self.fresh(caller))
         self.ada.post(f"/api/teams/{self.team_id}/members", {"nickname": user.nickname})
         return user.user_id
+
+    def caller_id(self, caller):
+        return caller.user_id or self.ada.user_id
+
+    def joined_team_id(self, caller):
+        """A team that the caller is a viewer of."""
+        return self.new_team(self.ada, self.fresh(caller), [(caller, "viewer")] if caller.key and caller is not self.ada else [])
 
     def doomed_team_id(self, caller):
         """Another team with the same roles."""
@@ -156,8 +175,8 @@ class AccessCase(ServerCase):
 
     def call(self, name, route, body):
         method, _, url = route.partition(" ")
-        known = self.callers[name]
-        caller = Client(known.key)
+        known = self.callers["una" if name.endswith(" key") else name]
+        caller = Client(self.callers[name].key)
         url = self.fill(re.sub(r"<(\w+)(:\w+)?>", r"{\1}", url), known)
         if body:
             body = {key: self.fill(value, known) if isinstance(value, str) else value for key, value in body.items()}
@@ -194,6 +213,10 @@ class EveryRoute(AccessCase):
         self.check_table(1)
 
 
+MEMBERS = ("vic", "bob", "una", "tom", "read key")
+READERS = [name for name in CALLERS if name != "upload key"]
+
+
 class NothingLeaksIntoLists(AccessCase):
     """What a list answers with 200 must hold only what its caller may read."""
 
@@ -213,17 +236,17 @@ class NothingLeaksIntoLists(AccessCase):
 
     def test_a_list_shows_a_private_team_to_its_members_only(self):
         self.upload(self.callers["una"], new_session(title="secret", attributes={"project": "plan"}), self.team_id)
-        for name in CALLERS:
-            self.assertEqual(self.seen(name, self.LISTS), {1} if name in ("vic", "bob", "una", "tom") else {0}, name)
+        for name in READERS:
+            self.assertEqual(self.seen(name, self.LISTS), {1} if name in MEMBERS else {0}, name)
         self.ada.put(f"/api/teams/{self.team_id}", {"is_public": True})
-        for name in CALLERS:
+        for name in READERS:
             self.assertEqual(self.seen(name, self.LISTS), {1}, name)
 
     def test_helpers_are_listed_below_their_parent_for_who_may_read_it(self):
         parent = self.upload(self.callers["una"], new_session("parent"), self.team_id)
         self.upload(self.callers["una"], new_session("child", attributes={"parent_session_id": "parent"}), self.team_id)
-        for name in CALLERS:
-            reads = name in ("vic", "bob", "una", "tom")
+        for name in READERS:
+            reads = name in MEMBERS
             self.assertEqual(self.seen(name, [f"/api/sessions?parent={parent}"]), {int(reads)}, name)
 
     def test_a_family_never_reaches_into_another_team(self):

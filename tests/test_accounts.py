@@ -12,6 +12,11 @@ PUBLIC = {"HOST": "0.0.0.0", "OPENSESSION_BASE_URL": "https://sessions.example.o
 OUTSIDE = {"host": "sessions.example.org", "address": "203.0.113.9"}
 
 
+def outside(number):
+    """Somebody else out there."""
+    return {**OUTSIDE, "address": f"203.0.113.{number}"}
+
+
 def at_once(count, call):
     """The results of `call(number)` made by many threads at the same moment."""
     results, start = [None] * count, threading.Barrier(count)
@@ -90,7 +95,7 @@ class LocalAndPublic(ServerCase):
     def test_setup_open_trusts_the_first_comer_from_anywhere_but_the_first_only(self):
         self.restart(**PUBLIC, OPENSESSION_SETUP="open")
         self.assertFalse(Client(**OUTSIDE).get("/api/health").json["setup_required"])
-        answers = at_once(20, lambda number: try_to_register(f"user {number}", **OUTSIDE))
+        answers = at_once(20, lambda number: try_to_register(f"user {number}", **outside(number)))
         self.assertEqual(sorted(answer.status for answer in answers), [201] + [403] * 19)
 
     def test_health_says_how_one_gets_an_account(self):
@@ -119,13 +124,23 @@ class TheSetupToken(ServerCase):
         self.assertIn("https://sessions.example.org/#setup=", self.said[0])
         self.assertNotIn(self.token, str(self.rows("SELECT * FROM meta")))
 
+    def test_its_file_is_gone_once_it_was_used(self):
+        self.register("ada", self.token, **OUTSIDE)
+        self.assertFalse((self.folder / "data" / "setup-token").exists())
+
+    def test_a_file_of_an_earlier_start_goes_when_there_is_a_user(self):
+        self.register("ada", self.token, **OUTSIDE)
+        (self.folder / "data" / "setup-token").write_text("old")
+        opensession.offer_setup(self.fail)
+        self.assertFalse((self.folder / "data" / "setup-token").exists())
+
     def test_without_it_or_with_another_nobody_registers(self):
-        answers = at_once(50, lambda number: try_to_register(f"user {number}", number % 2 and "wrong", **OUTSIDE))
+        answers = at_once(50, lambda number: try_to_register(f"user {number}", number % 2 and "wrong", **outside(number)))
         self.assertEqual({(answer.status, answer.json["setup_required"]) for answer in answers}, {(403, True)})
         self.assertEqual(self.rows("SELECT id FROM users"), [])
 
     def test_of_fifty_who_have_it_one_registers_and_is_admin(self):
-        answers = at_once(50, lambda number: try_to_register(f"user {number}", self.token, **OUTSIDE))
+        answers = at_once(50, lambda number: try_to_register(f"user {number}", self.token, **outside(number)))
         self.assertEqual(sorted(answer.status for answer in answers), [201] + [403] * 49)
         self.assertEqual(len(self.rows("SELECT id FROM users WHERE is_admin")), 1)
         self.assertEqual(len(self.rows("SELECT id FROM users")), 1)
@@ -526,13 +541,54 @@ class Invitations(ServerCase):
         self.check(self.bob.delete(f"/api/invitations/{made['id']}"), 204)
 
 
+class SignedInEverywhere(ServerCase):
+    def setUp(self):
+        super().setUp()
+        self.ada, self.bob = self.register("ada"), self.register("bob")
+        self.desk, self.phone, self.bobs = (self.browser(user) for user in (self.ada, self.ada, self.bob))
+
+    def browser(self, user):
+        browser = Client(origin="http://localhost:3000")
+        self.check(browser.post("/api/auth/login", {"api_key": user.key}), 200)
+        return browser
+
+    def test_one_sees_where_one_is_signed_in(self):
+        logins = self.desk.get("/api/auth/logins").json["logins"]
+        self.assertEqual([login["current"] for login in logins].count(True), 1)
+        self.assertEqual({(login["key_name"], login["last_used_on"]) for login in logins if login["current"]},
+                         {("default", opensession.now()[:10])})
+        self.assertEqual([login["current"] for login in self.ada.get("/api/auth/logins").json["logins"]], [False, False])
+        self.assertEqual({login["last_used_on"] for login in logins if not login["current"]}, {None})
+        self.assertNotIn("hash", str(logins))
+
+    def test_a_log_in_that_has_ended_is_not_shown(self):
+        self.change("UPDATE logins SET expires_at = '2020-01-01T00:00:00.000Z' WHERE user_id = ?", self.ada.user_id)
+        self.assertEqual(self.ada.get("/api/auth/logins").json["logins"], [])
+        opensession.forget_old(opensession.db)
+        self.assertEqual([row["user_id"] for row in self.rows("SELECT user_id FROM logins")], [self.bob.user_id])
+
+    def test_one_signs_out_everywhere_at_once_and_keys_go_on(self):
+        self.check(self.phone.delete("/api/auth/logins"), 204)
+        self.assertEqual(self.phone.cookies, {})
+        self.check(self.desk.get("/api/auth/me"), 401)
+        self.check(self.ada.get("/api/auth/me"), 200)
+        self.check(self.bobs.get("/api/auth/me"), 200)
+
+    def test_a_log_in_dies_with_its_key(self):
+        key, = self.ada.get("/api/keys").json["keys"]
+        self.check(self.desk.get("/api/auth/me"), 200)
+        self.ada.delete(f"/api/keys/{key['id']}")
+        self.check(self.desk.get("/api/auth/me"), 401)
+        self.check(self.ada.get("/api/auth/me"), 401)
+
+
 class TheAudit(ServerCase):
     def test_what_people_do_to_accounts_is_written_down_without_names_or_keys(self):
         ada = self.register("ada")
         key = ada.post("/api/keys", {"name": "x"}).json
         ada.delete(f"/api/keys/{key['id']}")
         rows = self.rows("SELECT * FROM audit ORDER BY no")
-        self.assertEqual([row["action"] for row in rows], ["register", "key.create", "key.revoke"])
+        self.assertEqual([row["action"] for row in rows], ["setup", "key.create", "key.revoke"])
         self.assertEqual((rows[1]["user_id"], rows[1]["object"], rows[1]["address"]), (ada.user_id, key["id"], "127.0.0.1"))
         self.assertNotIn(key["api_key"], str(rows))
 

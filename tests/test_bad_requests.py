@@ -236,6 +236,9 @@ WRONG_SESSIONS = {
     "no id": (changed(GOOD, ["session_id"]), "session_id"),
     "an empty id": (changed(GOOD, ["session_id"], ""), "session_id"),
     "an id that is null": (changed(GOOD, ["session_id"], None), "session_id"),
+    "an id with a NUL": (changed(GOOD, ["session_id"], "a\0b"), "session_id"),
+    "an id of two lines": (changed(GOOD, ["session_id"], "a\nb"), "session_id"),
+    "an id with an escape": (changed(GOOD, ["session_id"], "\x1b[2J"), "session_id"),
     "a long id": (changed(GOOD, ["session_id"], "x" * 600), "session_id"),
     "no agent": (changed(GOOD, ["agent"]), "agent"),
     "an agent that is a list": (changed(GOOD, ["agent"], []), "agent"),
@@ -346,7 +349,7 @@ class BrokenSessions(BadCase):
                     self.readable(answer.json["id"])
 
     def test_an_id_with_strange_characters_is_no_key_to_other_places(self):
-        for name in ("../../secret", "a/b", "..", ".", "%2e", "a\0b", "\ud800", "nul", "x" * 512):
+        for name in ("../../secret", "a/b", "..", ".", "%2e", "C:\\a b", "한글", "@1:#2", "\ud800", "nul", "x" * 512):
             session_id = self.upload(self.ada, new_session(name))
             self.readable(session_id)
             self.assertRegex(session_id, "^[0-9a-f-]{36}$")

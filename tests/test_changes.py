@@ -155,8 +155,8 @@ class Moves(ChangeCase):
         self.assertEqual(self.title(), "Given by the tool")
         answer = self.put(self.una, title="Mine", team_id=self.there)
         self.assertEqual((answer["title"], answer["team_id"]), ("Mine", self.there))
-        actions = [row["action"] for row in self.rows("SELECT action FROM audit ORDER BY no DESC LIMIT 2")]
-        self.assertEqual(actions, ["session.move", "session.title"])
+        actions = [row["action"] for row in self.rows("SELECT action FROM audit ORDER BY no DESC LIMIT 3")]
+        self.assertEqual(actions, ["session.move", "session.leave", "session.title"])
 
 
 if __name__ == "__main__":

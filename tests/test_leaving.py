@@ -37,6 +37,45 @@ class LeavingCase(ServerCase):
         return [(row["user_id"], row["object"], row["team_id"]) for row in self.rows("SELECT * FROM audit WHERE action = ?", action)]
 
 
+class LeavingATeam(LeavingCase):
+    def leave(self, caller):
+        return caller.delete(f"{self.url}/members/{caller.user_id}")
+
+    def test_who_leaves_reads_nothing_more_and_what_they_uploaded_stays(self):
+        self.check(self.leave(self.una), 204)
+        self.check(self.una.get(f"/api/sessions/{self.parent}"), 404)
+        self.assertEqual((self.listed(self.una), self.found(self.una)), (set(), set()))
+        self.check(self.una.post("/api/sessions", {"session": new_session(), "team_id": self.team}), 403)
+        self.assertEqual(self.listed(), {self.parent, self.theirs})
+        self.assertEqual(self.acts("member.leave")[1:], [(self.una.user_id, self.una.user_id, self.team)])
+        self.check(self.leave(self.una), 404)
+
+    def test_a_removal_holds_at_once_for_cookies_and_keys(self):
+        browser = Client(origin="http://localhost:3000")
+        browser.post("/api/auth/login", {"api_key": self.una.key})
+        read = self.una.post("/api/keys", {"name": "x", "scope": "read"}).json["api_key"]
+        for caller in (browser, Client(read)):
+            self.check(caller.get(f"/api/sessions/{self.parent}"), 200)
+        self.check(self.tom.delete(f"{self.url}/members/{self.una.user_id}"), 204)
+        for caller in (browser, Client(read)):
+            self.check(caller.get(f"/api/sessions/{self.parent}"), 404)
+
+    def test_the_last_admin_cannot_leave_nor_step_down(self):
+        for answer in (self.leave(self.tom), self.tom.put(f"{self.url}/members/{self.tom.user_id}", {"role": "member"})):
+            self.check(answer, 409)
+        self.check(self.tom.put(f"{self.url}/members/{self.tom.user_id}", {"role": "admin"}), 200)
+        self.check(self.tom.put(f"{self.url}/members/{self.bob.user_id}", {"role": "admin"}), 200)
+        self.check(self.leave(self.tom), 204)
+
+    def test_invitations_of_somebody_who_was_removed_are_dead(self):
+        code = self.tom.post("/api/invitations", {"team_id": self.team, "role": "admin"}).json["code"]
+        other = self.ada.post("/api/invitations", {"team_id": self.team}).json["code"]
+        self.ada.delete(f"{self.url}/members/{self.tom.user_id}")
+        self.check(self.tom.post("/api/invitations/accept", {"code": code}), 404)
+        self.check(self.una.post("/api/invitations/accept", {"code": other}), 409, "already a member")
+        self.check(self.tom.post("/api/invitations/accept", {"code": other}), 200)
+
+
 class DeletingATeam(LeavingCase):
     def test_everything_of_it_goes(self):
         self.check(self.tom.delete(self.url), 204)

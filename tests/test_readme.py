@@ -72,6 +72,11 @@ class TheReadmeIsRight(unittest.TestCase):
                 table = table_of(name, "`run`")
                 self.assertEqual({code(row[0]).split()[0] for row in table}, commands())
 
+    def test_the_operations_table_has_every_command_of_the_server(self):
+        for name in LANGUAGES:
+            with self.subTest(name):
+                self.assertEqual({code(row[0]).split()[0] for row in table_of(name, "`serve`")}, set(opensession.COMMANDS))
+
     def test_the_tool_table_is_what_the_registry_says(self):
         for name in LANGUAGES:
             with self.subTest(name):
@@ -104,10 +109,10 @@ class TheReadmeIsRight(unittest.TestCase):
                     self.assertTrue((ROOT / folder / path).exists(), path)
 
     def test_make_targets_that_are_named_are_there(self):
-        rules = set(re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+        rules = set(re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
         for name in LANGUAGES:
             with self.subTest(name):
-                named = re.findall(r"(?:^    |`|&& )make ([a-z./]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+                named = re.findall(r"(?:^    |`|&& )make ([a-z./-]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
                 self.assertLessEqual(set(named), rules)
 
 

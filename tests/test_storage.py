@@ -1,7 +1,10 @@
 """What the database and the body files promise: all or nothing, across crashes, upgrades and full disks."""
 
 import contextlib
+import functools
+import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,8 +15,9 @@ import time
 import unittest
 from pathlib import Path
 
+import client
 import opensession
-from client import ServerCase, hail_file, new_event, new_session
+from client import ServerCase, hail_file, new_event, new_session, running_server
 
 
 class Batches(ServerCase):
@@ -304,7 +308,7 @@ class FullAndReadOnlyDisks(ServerCase):
 
     def test_a_full_disk_is_507_until_there_is_room_again(self):
         with small_disk("8m") as disk:
-            self.restart(OPENSESSION_DATA_DIR=str(disk / "data"))
+            self.restart(OPENSESSION_DATA_DIR=str(disk / "data"), OPENSESSION_RESERVE_MB="0")
             ada = self.register("ada")
             statuses = self.fill(ada)
             self.assertEqual(statuses, [201] * statuses.count(201) + [507] * 3)
@@ -317,6 +321,20 @@ class FullAndReadOnlyDisks(ServerCase):
             self.assertEqual(list((disk / "data/tmp").iterdir()), [])
             self.check(ada.delete(f"/api/sessions/{listed[0]['id']}"), 204)
             self.check(ada.post("/api/sessions", {"session": new_session("small")}), 201)
+            self._stop()
+
+    def test_below_the_reserve_nothing_is_uploaded_until_there_is_room_again(self):
+        with small_disk("30m") as disk:
+            self.restart(OPENSESSION_DATA_DIR=str(disk / "data"), OPENSESSION_RESERVE_MB="10")
+            ada = self.register("ada")
+            session = self.upload(ada)
+            (disk / "ballast").write_bytes(bytes(20 << 20))
+            self.check(ada.post("/api/sessions", {"session": new_session()}), 507, "the server's disk is nearly full")
+            self.assertEqual(ada.get("/api/health").json["problems"], ["disk_low"])
+            self.check(ada.get(f"/api/sessions/{session}/raw"), 200)
+            (disk / "ballast").unlink()
+            self.check(ada.post("/api/sessions", {"session": new_session()}), 201)
+            self.assertEqual(ada.get("/api/health").json["status"], "ok")
             self._stop()
 
     def test_a_full_disk_for_the_database_is_507_too(self):
@@ -332,6 +350,38 @@ class FullAndReadOnlyDisks(ServerCase):
             (disk / "ballast").unlink()
             self.check(ada.post("/api/teams", {"name": "at last"}), 201)
             self._stop()
+
+    def test_a_disk_that_is_read_only_at_the_start_is_read(self):
+        with small_disk("30m") as disk:
+            with running_server(disk, OPENSESSION_RESERVE_MB="0") as server:
+                call = functools.partial(client.call, server.port, Content_Type="application/json")
+                key = call("POST", "/api/register", b'{"nickname": "ada"}').json["api_key"]
+                body = json.dumps({"session": new_session()}).encode()
+                session = call("POST", "/api/sessions", body, key=key).json["id"]
+            # The server was killed, so that a part of the data is in the -wal; a server that was stopped leaves none.
+            for stopped in (False, True):
+                subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+                with running_server(disk, OPENSESSION_RESERVE_MB="0") as server:
+                    call = functools.partial(client.call, server.port, Content_Type="application/json")
+                    for path in ("/api/sessions", f"/api/sessions/{session}", f"/api/sessions/{session}/raw", "/api/search?q=spoon", "/"):
+                        self.assertEqual(call("GET", path, key=key).status, 200, path)
+                    self.assertEqual(call("GET", "/api/sessions", key=key).json["total"], 1)
+                    health = call("GET", "/api/health").json
+                    self.assertEqual((health["status"], health["problems"]), ("degraded", ["read_only"]))
+                    for method, path in (("POST", "/api/sessions"), ("DELETE", f"/api/sessions/{session}"), ("POST", "/api/teams")):
+                        answer = call(method, path, body, key=key)
+                        self.assertEqual((answer.status, answer.headers["Retry-After"]), (503, "300"))
+                subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+                if not stopped:
+                    self.stop_server_gently(disk, key, body)
+
+    def stop_server_gently(self, disk, key, body):
+        with running_server(disk, OPENSESSION_RESERVE_MB="0") as server:
+            answer = client.call(server.port, "POST", "/api/sessions", body, key=key, Content_Type="application/json")
+            self.assertIn(answer.json["status"], ("unchanged", "updated"))
+            server.send_signal(signal.SIGTERM)
+            server.wait(10)
+        self.assertFalse((disk / "data/opensession.db-wal").exists())
 
     def process(self, code):
         """What some code prints that begins with a server of its own, `ada`, and a session of hers."""

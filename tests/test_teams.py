@@ -84,7 +84,7 @@ class Changing(TeamsCase):
             for caller in (self.bob, self.vic, self.eve):
                 for method, tail, body in (("PUT", "", {"name": "x"}), ("POST", "/members", {"nickname": "eve"}),
                                            ("PUT", f"/members/{self.bob.user_id}", {"role": "admin"}),
-                                           ("DELETE", f"/members/{self.bob.user_id}", None)):
+                                           ("DELETE", f"/members/{self.tom.user_id}", None)):
                     self.check(caller.request(method, f"/api/teams/{team}{tail}", body), 403, "admin only")
 
     def test_a_server_admin_changes_teams_they_are_not_in_but_does_not_read_them(self):
