@@ -1585,7 +1585,8 @@ def key_check(body):
 
 def well_formed(key):
     """Whether a text can be one of our keys, or of the original's that were taken over, at all."""
-    return bool(re.fullmatch("osk_[0-9A-Za-z]{36}", key)) and key_check(key[4:34]) == key[34:] or bool(re.fullmatch("osk_[0-9a-f]{32}", key))
+    ours = re.fullmatch("osk_[0-9A-Za-z]{36}", key) and key_check(key[4:34]) == key[34:]
+    return bool(ours or re.fullmatch("osk_[0-9a-f]{32}", key))
 
 
 def secret_hash(secret):
@@ -2133,7 +2134,8 @@ def audit(user, db):
 def forget_old(db):
     """Forget acts that are too old to keep, and log-ins and invitations that have ended; {what: how many}."""
     oldest = utc_text(datetime.now(timezone.utc) - timedelta(days=settings.audit_days))
-    gone = db.batch([("DELETE FROM audit WHERE at < ? RETURNING 1", [oldest]), ("DELETE FROM logins WHERE expires_at < ? RETURNING 1", [now()]),
+    gone = db.batch([("DELETE FROM audit WHERE at < ? RETURNING 1", [oldest]),
+                     ("DELETE FROM logins WHERE expires_at < ? RETURNING 1", [now()]),
                      ("DELETE FROM invitations WHERE expires_at < ? RETURNING 1", [now()])])
     return dict(zip(("old act", "expired log-in", "expired invitation"), map(len, gone)))
 
@@ -2854,7 +2856,8 @@ def add_session(db, columns, file, blocks, before=(), after=()):
 
 
 # After a change: that a team's sessions did not grow (by so many bytes), or are no more than they may be.
-WITHIN_QUOTA = """? <= 0 OR EXISTS (SELECT 1 FROM teams WHERE id = ? AND (quota_mb IS NULL OR stored_bytes <= quota_mb * 1000000))"""
+WITHIN_QUOTA = """? <= 0 OR EXISTS (
+    SELECT 1 FROM teams WHERE id = ? AND (quota_mb IS NULL OR stored_bytes <= quota_mb * 1000000))"""
 
 
 @contextlib.contextmanager
@@ -5211,7 +5214,8 @@ def check_data(read_data):
     for finding in itertools.chain(database_findings(), row_findings(), index_findings(), body_findings(read_data), litter_findings()):
         count += 1
         print(finding, flush=True)
-    facts = db.execute("SELECT count(*) AS n, coalesce(sum(event_count), 0) AS events, coalesce(sum(file_bytes), 0) AS size FROM sessions")[0]
+    facts = db.execute("""SELECT count(*) AS n, coalesce(sum(event_count), 0) AS events, coalesce(sum(file_bytes), 0) AS size
+                            FROM sessions""")[0]
     print(f"{amount(facts['n'], 'session')}, {amount(facts['events'], 'event')}, {megabytes(facts['size'])}: "
           + (amount(count, "finding") if count else "all is well" + " (events were read)" * read_data))
     return not count
@@ -5433,7 +5437,8 @@ def delete_account(act, nickname, sessions, yes):
     number = db.execute("SELECT count(*) AS n FROM sessions WHERE user_id = ?", [user_id])[0]["n"]
     fate = "are deleted" if sessions == "delete" else "stay with their teams"
     if not yes:
-        raise Refused(f"this deletes the account of {nickname}, whose {amount(number, 'session')} {fate}; add --yes if that is what you want")
+        raise Refused(f"this deletes the account of {nickname}, whose {amount(number, 'session')} {fate}; "
+                      "add --yes if that is what you want")
     delete_user(db, user_id, None, with_sessions=sessions == "delete")
     print(f"the account of {nickname} is deleted; {amount(number, 'session')} {fate}")
 
@@ -5538,7 +5543,8 @@ COUNTS = {
     "text_bytes": "SELECT coalesce(sum(raw_bytes), 0) FROM sessions",
     "body_bytes": "SELECT coalesce(sum(file_bytes), 0) FROM sessions",
     "sessions_to_index": "SELECT count(*) FROM indexed WHERE pending > 0",
-    "events_to_index": "SELECT coalesce(sum(s.event_count - i.indexed_to), 0) FROM indexed i JOIN sessions s ON s.id = i.session_id WHERE i.pending > 0",
+    "events_to_index": """SELECT coalesce(sum(s.event_count - i.indexed_to), 0)
+                            FROM indexed i JOIN sessions s ON s.id = i.session_id WHERE i.pending > 0""",
 }
 
 
@@ -5900,7 +5906,7 @@ COMMANDS = {
     "audit": (show_audit, "who did what: the newest acts", {
         "--limit": {"type": number, "metavar": "N", "default": 100, "help": "so many; 100 unless told"}}),
     "admin": (change_admin, "make an administrator, or give somebody a new key", {
-        "act": {"choices": ADMIN_ACTS, "help": "create: a new account; promote: of a user; reset-key: end all keys and log-ins, print a new key"},
+        "act": {"choices": ADMIN_ACTS, "help": "create an account, promote a user, or end all keys and log-ins and print a new key"},
         "nickname": {}}),
     "user": (delete_account, "delete an account", {
         "act": {"choices": ["delete"]}, "nickname": {},
@@ -5922,7 +5928,7 @@ def argument_parser():
     parser = argparse.ArgumentParser(
         prog="opensession.py", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A team server for AI coding sessions.",
-        epilog=f"environment:\n{table}\n\nexit codes: 0 done, 1 something is wrong or was not done, 2 a setting or the command line is wrong,\n"
+        epilog=f"environment:\n{table}\n\nexit codes: 0 done, 1 something is wrong or was not done, 2 a setting or the command line is wrong, "
                "3 the data directory is in use, 4 it cannot be used")
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
