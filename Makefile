@@ -8,7 +8,7 @@ PY     := .venv/bin/python
 PYTEST := $(PY) -m pytest -q -rs -p no:cacheprovider -n 4
 
 help:
-	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
 
 run: .venv/server             ## serve ./data; the settings are environment variables, see README.md
 	$(PY) opensession.py
@@ -44,6 +44,12 @@ screenshots: .venv/tests      ## the page's main states into screenshots/, three
 	$(PY) tests/browser/screenshots.py screenshots
 	for name in list session phone; do cp "screenshots/readme-$$name.png" "docs/$$name.png"; done
 
+backup-test: .venv/tests      ## backups under load, each restored, checked and compared: N=20
+	N=$(or $(N),20) $(PY) -m pytest -q -s -p no:cacheprovider tests/slow/test_backup_load.py
+
+migrate-test: .venv/tests     ## databases of every old schema grow with all they hold, killed at any moment: N=20
+	N=$(or $(N),20) $(PY) -m pytest -q -s -p no:cacheprovider tests/slow/test_crash_migration.py
+
 golden:                       ## write the HAIL of the small homes in tests/fixtures/homes anew; read the difference
 	$(PYTHON) tests/homes.py
 
@@ -70,4 +76,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench golden readme secrets clean
+.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench backup-test migrate-test golden readme secrets clean

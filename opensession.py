@@ -494,12 +494,12 @@ class Unusable(Exception):
     """A data directory that this server must not write to."""
 
 
-class Unwritable(Unusable):
-    """A data directory that cannot be written; perhaps it can be read."""
-
-
 class InUse(Unusable):
     """Somebody else holds it."""
+
+
+class Unwritable(Unusable):
+    """A data directory that cannot be written; perhaps it can be read."""
 
 
 def open_database(path, schema, migrations):
@@ -1677,7 +1677,8 @@ def key_check(body):
 
 def well_formed(key):
     """Whether a text can be one of our keys, or of the original's that were taken over, at all."""
-    return bool(re.fullmatch("osk_[0-9A-Za-z]{36}", key)) and key_check(key[4:34]) == key[34:] or bool(re.fullmatch("osk_[0-9a-f]{32}", key))
+    ours = re.fullmatch("osk_[0-9A-Za-z]{36}", key) and key_check(key[4:34]) == key[34:]
+    return bool(ours or re.fullmatch("osk_[0-9a-f]{32}", key))
 
 
 def secret_hash(secret):
@@ -2223,6 +2224,15 @@ def audit(user, db):
     before = query_number("cursor", None, 1, LARGEST)
     rows = audit_rows(db, team_id, before, limit + 1)
     return {"acts": [dict(row) for row in rows[:limit]], "next_cursor": str(rows[limit - 1]["no"]) if len(rows) > limit else None}
+
+
+def forget_old(db):
+    """Forget acts that are too old to keep, and log-ins and invitations that have ended; {what: how many}."""
+    oldest = utc_text(datetime.now(timezone.utc) - timedelta(days=settings.audit_days))
+    gone = db.batch([("DELETE FROM audit WHERE at < ? RETURNING 1", [oldest]),
+                     ("DELETE FROM logins WHERE expires_at < ? RETURNING 1", [now()]),
+                     ("DELETE FROM invitations WHERE expires_at < ? RETURNING 1", [now()])])
+    return dict(zip(("old act", "expired log-in", "expired invitation"), map(len, gone)))
 
 
 # ---------------------------------------------------------------------------
@@ -2950,7 +2960,8 @@ def add_session(db, columns, file, blocks, before=(), after=()):
 
 
 # After a change: that a team's sessions did not grow (by so many bytes), or are no more than they may be.
-WITHIN_QUOTA = """? <= 0 OR EXISTS (SELECT 1 FROM teams WHERE id = ? AND (quota_mb IS NULL OR stored_bytes <= quota_mb * 1000000))"""
+WITHIN_QUOTA = """? <= 0 OR EXISTS (
+    SELECT 1 FROM teams WHERE id = ? AND (quota_mb IS NULL OR stored_bytes <= quota_mb * 1000000))"""
 
 
 @contextlib.contextmanager
@@ -5516,7 +5527,8 @@ def check_data(read_data):
     for finding in itertools.chain(database_findings(), row_findings(), index_findings(), body_findings(read_data), litter_findings()):
         count += 1
         print(finding, flush=True)
-    facts = db.execute("SELECT count(*) AS n, coalesce(sum(event_count), 0) AS events, coalesce(sum(file_bytes), 0) AS size FROM sessions")[0]
+    facts = db.execute("""SELECT count(*) AS n, coalesce(sum(event_count), 0) AS events, coalesce(sum(file_bytes), 0) AS size
+                            FROM sessions""")[0]
     print(f"{amount(facts['n'], 'session')}, {amount(facts['events'], 'event')}, {megabytes(facts['size'])}: "
           + (amount(count, "finding") if count else "all is well" + " (events were read)" * read_data))
     return not count
@@ -5615,32 +5627,9 @@ def litter_findings():
 
 COPY_DAYS = 30          # the copy that a migration leaves; what people deleted since is still in it
 
-# What goes by itself, and the statement that removes it where its time was before a moment.
-EXPIRED = {
-    "expired log-in": "DELETE FROM logins WHERE expires_at < :now RETURNING 1",
-    "expired invitation": "DELETE FROM invitations WHERE expires_at < :now RETURNING 1",
-    "old act": "DELETE FROM audit WHERE at < :audited_since RETURNING 1",
-}
 
-
-def remove_old(db):
-    """Remove what is no longer kept, and say so in the log."""
-    for line in remove_expired():
-        log.info("removed %s", line)
-
-
-def remove_expired():
-    """Remove expired log-ins and invitations, old acts, and the sessions that teams no longer keep; yield what went."""
-    times = {"now": now(), "audited_since": utc_text(datetime.now(timezone.utc) - timedelta(days=settings.audit_days))}
-    for name, statement in EXPIRED.items():
-        if gone := len(db.batch([(statement, times)])[0]):
-            yield amount(gone, name)
-    if gone := retire_sessions():
-        yield amount(gone, "session") + " that teams no longer keep"
-
-
-def retire_sessions():
-    """Delete the sessions that their teams no longer keep, each with those that it started; how many.
+def retire_sessions(db):
+    """Delete the sessions that their teams no longer keep, each with those that it started; {what: how many}.
 
     Nobody deleted them: one that goes on, or is sent again, is stored again."""
     gone = 0
@@ -5654,7 +5643,7 @@ def retire_sessions():
                 audited(None, "session.expire", root["id"], root["team_id"])])
             release_bodies(db, results)
             gone += len(results[-2])
-    return gone
+    return {"expired session": gone}
 
 
 # Those that another session started go with it.
@@ -5672,7 +5661,7 @@ def collect_garbage(vacuum):
     if vacuum:
         lock = open_data_dir()
     open_existing()
-    lines = list(remove_expired())
+    lines = [amount(count, name) for chore in CHORES for name, count in chore(db).items() if count]
     files, size = sweep(time.time() - LITTER_SECONDS)
     lines += [f"{amount(files, 'file')} that belonged to nothing, {megabytes(size)}"] if files else []
     for path in old_copies():
@@ -5724,7 +5713,7 @@ def create_admin(nickname):
             *first_team(user_id, nickname, new_id()),
             ("DELETE FROM meta WHERE key = 'setup_token'", []),
             audited(None, "user.create", user_id)])
-    (settings.data_dir / "setup-token").unlink(missing_ok=True)
+    setup_token_file().unlink(missing_ok=True)
     print(f"{nickname} is an administrator.  The key, shown this once: {key}")
 
 
@@ -5761,7 +5750,8 @@ def delete_account(act, nickname, sessions, yes):
     number = db.execute("SELECT count(*) AS n FROM sessions WHERE user_id = ?", [user_id])[0]["n"]
     fate = "are deleted" if sessions == "delete" else "stay with their teams"
     if not yes:
-        raise Refused(f"this deletes the account of {nickname}, whose {amount(number, 'session')} {fate}; add --yes if that is what you want")
+        raise Refused(f"this deletes the account of {nickname}, whose {amount(number, 'session')} {fate}; "
+                      "add --yes if that is what you want")
     delete_user(db, user_id, None, with_sessions=sessions == "delete")
     print(f"the account of {nickname} is deleted; {amount(number, 'session')} {fate}")
 
@@ -5866,7 +5856,8 @@ COUNTS = {
     "text_bytes": "SELECT coalesce(sum(raw_bytes), 0) FROM sessions",
     "body_bytes": "SELECT coalesce(sum(file_bytes), 0) FROM sessions",
     "sessions_to_index": "SELECT count(*) FROM indexed WHERE pending > 0",
-    "events_to_index": "SELECT coalesce(sum(s.event_count - i.indexed_to), 0) FROM indexed i JOIN sessions s ON s.id = i.session_id WHERE i.pending > 0",
+    "events_to_index": """SELECT coalesce(sum(s.event_count - i.indexed_to), 0)
+                            FROM indexed i JOIN sessions s ON s.id = i.session_id WHERE i.pending > 0""",
 }
 
 
@@ -6137,7 +6128,7 @@ def open_for_reading(error):
     """Open the database of a data directory that cannot be written, if it can be read as it is; else that remains the error."""
     global db
     path = settings.data_dir / DATABASE
-    if schema_version(path) != len(MIGRATIONS) + 1:
+    if schema_version(path) != SCHEMA_VERSION:
         raise error
     db = Database(path, reading_only=True)
 
@@ -6176,7 +6167,7 @@ def stop(*_):
 
 
 # What is done every hour beside the requests, in turn; each takes the database.
-CHORES = [remove_old]
+CHORES = [forget_old, retire_sessions]
 
 
 def keep_house(db, stopped):
@@ -6184,7 +6175,8 @@ def keep_house(db, stopped):
     while not stopped.is_set():
         for chore in CHORES:
             try:
-                chore(db)
+                for name, count in chore(db).items():
+                    log.log(logging.INFO if count else logging.DEBUG, "removed %s", amount(count, name))
             except Exception:
                 log.exception("%s failed; it is tried again in an hour", chore.__name__)
         stopped.wait(3600)
@@ -6277,7 +6269,7 @@ COMMANDS = {
     "audit": (show_audit, "who did what: the newest acts", {
         "--limit": {"type": number, "metavar": "N", "default": 100, "help": "so many; 100 unless told"}}),
     "admin": (change_admin, "make an administrator, or give somebody a new key", {
-        "act": {"choices": ADMIN_ACTS, "help": "create: a new account; promote: of a user; reset-key: end all keys and log-ins, print a new key"},
+        "act": {"choices": ADMIN_ACTS, "help": "create an account, promote a user, or end all keys and log-ins and print a new key"},
         "nickname": {}}),
     "user": (delete_account, "delete an account", {
         "act": {"choices": ["delete"]}, "nickname": {},
@@ -6299,7 +6291,7 @@ def argument_parser():
     parser = argparse.ArgumentParser(
         prog="opensession.py", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A team server for AI coding sessions.",
-        epilog=f"environment:\n{table}\n\nexit codes: 0 done, 1 something is wrong or was not done, 2 a setting or the command line is wrong,\n"
+        epilog=f"environment:\n{table}\n\nexit codes: 0 done, 1 something is wrong or was not done, 2 a setting or the command line is wrong, "
                "3 the data directory is in use, 4 it cannot be used")
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
@@ -6326,6 +6318,10 @@ def main(arguments=None):
         sys.exit(fail(1, error))
     except HTTPError as error:
         sys.exit(fail(1, error.body))
+    except (OSError, sqlite3.Error) as error:
+        if function is serve:
+            raise
+        sys.exit(fail(1, error))
 
 
 def fail(code, error):

@@ -52,6 +52,6 @@ const row = act => element(html`<table><tbody><tr>
 function object(act) {
     if (act.object === act.user_id) return "";
     if (act.object_nickname) return act.object_nickname;
-    if (act.action.startsWith("session.") && act.action !== "session.delete") return html`<a href="/session/${act.object}"><code>${act.object?.slice(0, 8)}</code></a>`;
+    if (act.action.startsWith("session.") && !["session.delete", "session.expire"].includes(act.action)) return html`<a href="/session/${act.object}"><code>${act.object?.slice(0, 8)}</code></a>`;
     return act.object && act.object !== act.team_id ? html`<code>${act.object.slice(0, 8)}</code>` : "";
 }

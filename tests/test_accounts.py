@@ -564,7 +564,7 @@ class SignedInEverywhere(ServerCase):
     def test_a_log_in_that_has_ended_is_not_shown(self):
         self.change("UPDATE logins SET expires_at = '2020-01-01T00:00:00.000Z' WHERE user_id = ?", self.ada.user_id)
         self.assertEqual(self.ada.get("/api/auth/logins").json["logins"], [])
-        opensession.remove_old(opensession.db)
+        opensession.forget_old(opensession.db)
         self.assertEqual([row["user_id"] for row in self.rows("SELECT user_id FROM logins")], [self.bob.user_id])
 
     def test_one_signs_out_everywhere_at_once_and_keys_go_on(self):

@@ -126,11 +126,11 @@ class Reading(AuditCase):
     def test_it_is_forgotten_after_half_a_year_or_as_the_operator_says(self):
         self.change("UPDATE audit SET at = '2020-01-01T00:00:00.000Z' WHERE action = 'setup'")
         count = len(self.acts())
-        opensession.remove_old(opensession.db)
+        opensession.forget_old(opensession.db)
         self.assertEqual(len(self.acts()), count - 1)
         self.restart(OPENSESSION_AUDIT_DAYS="36500")
         self.change("UPDATE audit SET at = '2020-01-01T00:00:00.000Z'")
-        opensession.remove_old(opensession.db)
+        opensession.forget_old(opensession.db)
         self.assertEqual(len(self.acts()), count - 1)
 
 

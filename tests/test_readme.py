@@ -75,6 +75,11 @@ class TheReadmeIsRight(unittest.TestCase):
                 table = table_of(name, "`run`")
                 self.assertEqual({code(row[0]).split()[0] for row in table}, commands())
 
+    def test_the_operations_table_has_every_command_of_the_server(self):
+        for name in LANGUAGES:
+            with self.subTest(name):
+                self.assertEqual({code(row[0]).split()[0] for row in table_of(name, "`serve`")}, set(opensession.COMMANDS))
+
     def test_the_tool_table_is_what_the_registry_says(self):
         for name in LANGUAGES:
             with self.subTest(name):
@@ -108,7 +113,7 @@ class TheReadmeIsRight(unittest.TestCase):
 
     def test_make_targets_that_are_named_are_there(self):
         makefile = (ROOT / "Makefile").read_text("utf-8")
-        rules = set(re.findall(r"^([\w./]+):", makefile, re.MULTILINE)) | set(figures.FIGURES)
+        rules = set(re.findall(r"^([\w./-]+):", makefile, re.MULTILINE)) | set(figures.FIGURES)
         self.assertEqual(set(re.search(r"^FIGURES := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)[1].split()) - {"\\"}, set(figures.FIGURES))
         for name in LANGUAGES:
             with self.subTest(name):

@@ -173,6 +173,18 @@ class Teams(PageCase):
         self.see("h1", "Public garden")
         self.assertNotIn("ada", self.text)                      # members are not for everybody
 
+    def test_a_team_says_how_long_it_keeps_sessions_after_a_question_and_how_much_room_they_take(self):
+        self.new_team("Tidy kitchen")
+        self.see("#quota-hint", "in use")
+        self.fill("[data-form=settings]", retain_days="90", quota_mb="500")
+        self.see("dialog", "90 days")
+        self.click("dialog button.danger")
+        self.until(lambda: not self.all("dialog"), "no dialog")
+        self.until(lambda: self.one("[name=retain_days]").get_attribute("value") == "90", "the new limit")
+        self.assertEqual(self.one("[name=quota_mb]").get_attribute("value"), "500")
+        self.fill("[data-form=settings]", name="Tidy cellar")           # nothing is asked where nothing gets shorter
+        self.see("h1", "Tidy cellar")
+
 
 class Leaving(PageCase):
     @classmethod
