@@ -404,10 +404,13 @@ BLOCK_KINDS = {
 
 CHAIN_START = bytes(32)
 
+# Made once, as json.dumps makes one for each call.  What was read from JSON holds no circle to look for.
+HAIL_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+
 
 def hail_line(record):
     """One HAIL line as bytes with its line end: compact JSON, UTF-8, never NaN."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return HAIL_ENCODER.encode(record).encode() + b"\n"
 
 
 def next_chain(chain, line):
@@ -623,6 +626,7 @@ class Session(State):
         self._now = fallback_time   # the time of records that have none: their neighbour's
         self._ids = Ledger()
         self._window = deque()
+        self._sizes = deque()       # of the texts of each event in it
         self._held = set()          # id() of events in the window that may still change
         self._bytes = 0
 
@@ -644,17 +648,20 @@ class Session(State):
     def __getstate__(self):
         held = [place for place, event in enumerate(self._window) if id(event) in self._held]
         return {**self.__dict__, "events": (), "parts": None, "state": None,
-                "_window": list(self._window), "_held": held}
+                "_window": list(self._window), "_sizes": list(self._sizes), "_held": held}
 
     def __setstate__(self, fields):
-        self.__dict__.update(fields, _window=deque(fields["_window"]))
+        self.__dict__.update(fields, _window=deque(fields["_window"]), _sizes=deque(fields["_sizes"]))
         self._held = {id(self._window[place]) for place in fields["_held"]}
 
     def seen_at(self, at):
         """Let a timestamped record count for the session's bounds, whether it is shown or not."""
-        if at:
-            self.created_at = min(self.created_at or at, at)
-            self.updated_at = max(self.updated_at or at, at)
+        if at and not self.created_at:
+            self.created_at = self.updated_at = at
+        elif at and at > self.updated_at:
+            self.updated_at = at
+        elif at and at < self.created_at:
+            self.created_at = at
 
     def event(self, kind, event_id, /, at=None, blocks=(), *, task=None, duration_ms=None, attributes=None, **data):
         """Add one event and return it.  `at` is UTC as utc() gives it; None inherits the neighbour's."""
@@ -674,8 +681,8 @@ class Session(State):
         if attributes:
             event["attributes"] = attributes
         self._window.append(event)
-        self._bytes += sum(len(text) for block in event["content"]["blocks"] for text in block.values()
-                           if isinstance(text, str))
+        self._sizes.append(size_of(event["content"]["blocks"]))
+        self._bytes += self._sizes[-1]
         return event
 
     def hold(self, event):
@@ -704,8 +711,7 @@ class Session(State):
     def _leave(self):
         event = self._window.popleft()
         self._held.discard(id(event))
-        self._bytes -= sum(len(text) for block in event["content"]["blocks"] for text in block.values()
-                           if isinstance(text, str))
+        self._bytes -= self._sizes.popleft()
         return event
 
     def unknown_record(self, kind, event_id, at, record):
@@ -805,6 +811,16 @@ def opening_of(kind, data, blocks):
     return data.get("command") or data.get("path") or data.get("query") if kind != "ToolResult" else None
 
 
+def size_of(blocks):
+    """About how much text is in blocks, in characters."""
+    size = 0
+    for block in blocks:
+        for value in block.values():
+            if isinstance(value, str):
+                size += len(value)
+    return size
+
+
 def text_block(text):
     return {"type": "Text", "text": text}
 
@@ -868,6 +884,9 @@ def diff_names(path, target=None):
 def utc(value):
     """A time as tools write it (ISO 8601 with any offset, seconds or milliseconds) -> 2026-02-11T06:00:00.000Z, or None."""
     try:
+        if isinstance(value, str) and UTC_TIME.fullmatch(value):        # nearly all are: there is nothing to convert
+            datetime.fromisoformat(value)
+            return value
         if isinstance(value, str) and not value.strip().replace(".", "", 1).isdigit():
             at = datetime.fromisoformat(value.strip())
             at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
@@ -879,6 +898,9 @@ def utc(value):
     if not 2000 <= at.year <= 2100:
         return None
     return at.isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+UTC_TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 
 def clean_text(text):
@@ -895,17 +917,21 @@ def clean_text(text):
 def load_json(line):
     """A JSON value from bytes that may be damaged, or None: never raises."""
     try:
-        text = line.decode("utf-8-sig", "replace").strip("\0 \t\r\n")
-        value = JSON_DECODER.decode(text)
-        unsafe = b"\0" in line or b"\\u" in line and any(mark in line for mark in UNSAFE_ESCAPES)
-        return clean_value(value) if unsafe else value
+        text = str(line, "utf-8", "replace").strip("\ufeff\0 \t\r\n")
+        value, end = JSON_DECODER.raw_decode(text)
+        if end < len(text):
+            return None
+        return clean_value(value) if is_unsafe(line) else value
     except (ValueError, RecursionError):
         return None
 
 
-# NUL, raw or escaped, and escapes that may be half of a surrogate pair.  Searching for
-# each is four times as fast as one regular expression for all.
-UNSAFE_ESCAPES = (b"\0", b"\\u0000", b"\\ud", b"\\uD")
+def is_unsafe(data):
+    """Whether JSON as bytes may hold what cannot be stored: a NUL, raw or escaped, or half of a surrogate pair."""
+    return b"\0" in data or UNSAFE_ESCAPE.search(data) is not None
+
+
+UNSAFE_ESCAPE = re.compile(rb"\\u(?:0000|[dD])")
 
 
 def finite_float(digits):
@@ -1309,6 +1335,7 @@ class ClaudeFile(State):
         self.branches = Ledger(1)       # parentUuid of a prompt -> how many prompts there were before
         self.prompts = self.probes = 0
         self.cwds = []
+        self.said = None                # what the record before said about folder, branch and so on
         self.skipped = []               # the first and the last progress line, unparsed
 
 
@@ -1521,7 +1548,6 @@ def claude_add(file, kind, event_id, blocks=(), /, *, duration_ms=None, attribut
 
 def claude_facts(file, record):
     """Take what any record may say about the session: folder, branch, version, whose copy it is."""
-    attributes = file.session.attributes
     if isinstance(record.get("uuid"), str):
         file.uuids.add(record["uuid"])
         if not file.chained:
@@ -1529,13 +1555,20 @@ def claude_facts(file, record):
             claude_lineage(file, record)
         if record["uuid"] in file.summaries:
             file.titles["summary"] = file.summaries[record["uuid"]]
-    if claude_text(record, "cwd"):
-        add_new(file.cwds, record["cwd"])
-    if claude_text(record, "gitBranch") not in ("", "HEAD"):
-        attributes.setdefault("git_branch", record["gitBranch"])
-    if claude_text(record, "entrypoint"):
-        attributes.setdefault("entrypoint", record["entrypoint"])
-    file.session.tool_version = claude_text(record, "version") or file.session.tool_version
+    said = [record.get(key) for key in ("cwd", "gitBranch", "entrypoint", "version")]
+    if said != file.said:               # record after record says the same
+        file.said = said
+        claude_facts_said(file, *map(as_text, said))
+
+
+def claude_facts_said(file, cwd, branch, entrypoint, version):
+    attributes = file.session.attributes
+    add_new(file.cwds, cwd)
+    if branch not in ("", "HEAD"):
+        attributes.setdefault("git_branch", branch)
+    if entrypoint:
+        attributes.setdefault("entrypoint", entrypoint)
+    file.session.tool_version = version or file.session.tool_version
 
 
 def claude_lineage(file, record):
@@ -2864,13 +2897,18 @@ def codex_deciding(path, look, lines):
     if path.suffix == ".json":
         yield from codex_object(path)
         return
-    starts = (b'"session_meta"', b'"task_started"', b'"turn_started"')
     for offset, line in codex_lines(path, lines):
-        if line and (any(mark in line for mark in starts) or any(mark in line for mark in look.waiting)
-                     or not look.has_turn_ids and b'"turn_context"' in line or not look.records):
+        if line and (codex_marks(tuple(look.waiting), look.has_turn_ids).search(line) or not look.records):
             record = load_json(line)
             if isinstance(record, dict):
                 yield offset, record
+
+
+@lru_cache(maxsize=64)
+def codex_marks(waiting, has_turn_ids):
+    """One pattern for all that may decide something: that is five times as fast as to look for one after the other."""
+    marks = (b'"session_meta"', b'"task_started"', b'"turn_started"', *waiting, *(() if has_turn_ids else (b'"turn_context"',)))
+    return re.compile(b'"(?:' + b"|".join(re.escape(mark[1:]) for mark in marks) + b")")
 
 
 def codex_look_at_meta(look, payload):
@@ -4376,7 +4414,7 @@ def json_parts(path, session, lists, mark, limit=MAX_LINE):
     if len(data) > limit:
         session.bad_lines += 1
         return
-    unsafe = any(sign in data for sign in UNSAFE_ESCAPES)
+    unsafe = is_unsafe(data)
     text = data.decode("utf-8-sig", "replace")
     del data                        # a big file need not lie in memory twice
     parts = json_members(text, session, lists, mark)
