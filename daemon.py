@@ -14,6 +14,7 @@ This file is all there is: Python 3.11 or newer, no packages.
     ~/.config/opensession/daemon.toml       settings; every key stands in DEFAULTS below
     ~/.config/opensession/synced.toml       what the server's administrator adds to them
     ~/.local/share/opensession/local.db     what was seen, what the server has, what waits
+    ~/.local/share/opensession/daemon-….pyc this program, compiled
 
 XDG_CONFIG_HOME and XDG_DATA_HOME move these folders, --home moves everything.
 
@@ -38,6 +39,7 @@ import logging
 import math
 import os
 import pickle
+import queue
 import re
 import secrets
 import shlex
@@ -48,6 +50,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import unicodedata
@@ -65,6 +68,8 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
 from functools import lru_cache
 from hashlib import md5, sha256
+from importlib.machinery import SourcelessFileLoader
+from importlib.util import MAGIC_NUMBER
 from operator import itemgetter
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -722,8 +727,7 @@ class Session(State):
 
     def _unique(self, event_id):
         """Event ids are unique in a session; tools repeat theirs, so the second gets a ~2."""
-        event_id = str(event_id)
-        name, count = event_id, 1
+        name, count = str(event_id), 1
         while not self._ids.add(name):
             count += 1
             name = f"{event_id}~{count}"
@@ -796,9 +800,9 @@ class Ledger(State):
 
 def ledger_key(text):
     """64 bits that stand for a text, the same in every process.  Two simple sums that have nothing
-    in common are three times as fast as a cryptographic one."""
+    in common are four times as fast as a cryptographic one."""
     data = text.encode("utf-8", "surrogatepass")
-    return zlib.crc32(data) << 32 | int.from_bytes(data) % 4294967291
+    return zlib.crc32(data) << 32 | zlib.adler32(data)
 
 
 EPOCH = "1970-01-01T00:00:00.000Z"
@@ -957,6 +961,7 @@ def clean_value(value, depth=0):
 
 
 MAX_LINE = 64 << 20
+LINES_BUFFER = 128 << 10        # bytes that are read at once; lines of transcripts are longer than in other files
 
 
 class GrowingFile(State):
@@ -971,7 +976,7 @@ class GrowingFile(State):
 
     def lines(self):
         """Yield (offset, line) of the lines that have their end."""
-        with open_regular(self.path) as file:
+        with open_regular(self.path, LINES_BUFFER) as file:
             file.seek(self.offset)
             for start, line in lines_of(file, self.end, self.offset):
                 end = start + len(line) if line else file.tell()
@@ -1026,7 +1031,7 @@ def read_lines(path, limit=None):
 
     A last line without its end is given only if it is a complete record; one that is
     longer than MAX_LINE comes as None."""
-    with open_regular(path) as file:
+    with open_regular(path, LINES_BUFFER) as file:
         yield from lines_of(file, os.fstat(file.fileno()).st_size if limit is None else limit)
 
 
@@ -1076,14 +1081,14 @@ def records_of(lines, session, skip=None):
             session.bad_lines += 1
 
 
-def open_regular(path):
+def open_regular(path, buffering=-1):
     """Open a regular file for reading; a FIFO, a device or a folder of that name is an OSError, not a wait."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(f"not a regular file: {path}")
-    return os.fdopen(handle, "rb")
+    return os.fdopen(handle, "rb", buffering)
 
 
 def file_size(path):
@@ -1948,8 +1953,8 @@ def claude_usage(message):
     if not isinstance(usage, dict):
         return None
     thinking = claude_dict(usage.get("output_tokens_details")).get("thinking_tokens")
-    return (*(whole(usage.get(f"{name}_tokens")) for name in
-              ("input", "cache_creation_input", "cache_read_input", "output")), whole(thinking))
+    return (whole(usage.get("input_tokens")), whole(usage.get("cache_creation_input_tokens")),
+            whole(usage.get("cache_read_input_tokens")), whole(usage.get("output_tokens")), whole(thinking))
 
 
 def claude_close(file):
@@ -1991,17 +1996,17 @@ def claude_pack(run, response):
 def claude_charge(run, event, usage, model=None, task=None):
     """Put usage on an event and into the session's account."""
     new, written, read, output, reasoning = usage
-    figures = {"input_tokens": new + written + read, "output_tokens": output,
-               **{key: value for key, value in (("cache_read_tokens", read), ("cache_write_tokens", written),
-                                                ("reasoning_tokens", reasoning)) if value}}
-    attributes = event.setdefault("attributes", {})
-    for key, value in figures.items():
-        attributes[key] = attributes.get(key, 0) + value
-        run.tally[key.removesuffix("_tokens")] += value
+    attributes, whole_input = event.setdefault("attributes", {}), new + written + read
+    for name, value in (("input", whole_input), ("output", output), ("cache_read", read), ("cache_write", written),
+                        ("reasoning", reasoning)):
+        if value or name in ("input", "output"):
+            key = f"{name}_tokens"
+            attributes[key] = attributes.get(key, 0) + value
+            run.tally[name] += value
     if model:
         attributes["model"] = model
     if task:
-        run.subagents["input"] += figures["input_tokens"]
+        run.subagents["input"] += whole_input
         run.subagents["output"] += output
 
 
@@ -2119,8 +2124,8 @@ def claude_settle_call(file, call_id, detail=None, failed=False, blocks=()):
 
 def claude_release(file, event):
     """Let an event go, unless it still waits for its result or for the usage of its response."""
-    awaited = [call for call, _ in file.open.values()] + [file.response and file.response.anchor]
-    if not any(event is other for other in awaited):
+    anchor = file.response and file.response.anchor
+    if event is not anchor and not any(event is call for call, _ in file.open.values()):
         file.session.release(event)
 
 
@@ -12035,16 +12040,17 @@ class Draft(NamedTuple):
     checkpoints: bytes
     base: int                   # so many events the server has
     base_chain: bytes
-    spool: object               # binary file with event lines
+    spool: object               # binary file with event lines; `packed`: with the gzip of header and event lines
     facts: dict                 # what local.db alone keeps, see project_facts
     redactions: dict
     bad_lines: int
     unknown: dict
     snapshot: bytes | None      # from where to go on, see store_snapshot
+    packed: bool = False
 
-    @property
-    def id(self):
-        return self.header["session_id"]
+    def body(self, folder):
+        """An open file with the gzip of the header line and the event lines in the spool."""
+        return self.spool if self.packed else compressed(self.header, self.spool, folder)
 
     @property
     def count(self):
@@ -12413,6 +12419,218 @@ def backoff(attempts, quick):
 
 
 # ---------------------------------------------------------------------------
+# Workers: processes that read for a first run, where there are several cores
+#
+# A worker parses, redacts and packs one source after another, of which local.db knows
+# nothing yet.  So it begins every session from nothing, masks included, and needs no
+# local.db: that stays the main process's, as does all sending.  What a worker cannot
+# read, the main process reads itself and says what is wrong; a source on which a worker
+# died is refused.  Workers are processes that are started, not forked, the same on every
+# system: a fork would copy the threads' locks and the open local.db.
+# ---------------------------------------------------------------------------
+
+WORKERS_FROM = 16 << 20         # bytes of new sources, the largest apart, that are worth starting processes
+MOST_WORKERS = 4                # a disk and a server are not faster for more
+
+
+def worker_count():
+    """How many workers this machine has cores for; one core does the work alone."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS) if cores > 1 else 0
+
+
+def is_long_and_alive(offset, mtime, now):
+    """Whether it is worth a snapshot that so many bytes of a file with this time need not be read again."""
+    return offset >= SNAPSHOT_FROM and now - mtime < SNAPSHOT_AGE
+
+
+def work_command(options):
+    """Read sources for another daemon: orders come on standard input, answers go to standard output, pickled."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # the daemon hears it too, and ends us
+    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    privacy, folder, packing = pickle.load(orders)      # what Workers calls its setup
+    privacy, git = Privacy(*privacy), lru_cache(1000)(ask_git)
+    answer = "ready"
+    while True:
+        pickle.dump(answer, answers)
+        answers.flush()
+        try:
+            tool, source, mtime = pickle.load(orders)
+        except EOFError:
+            return EXIT_OK
+        answer = read_for_daemon(TOOLS[tool], Source(*source), mtime, privacy, git, folder, packing)
+
+
+def read_for_daemon(tool, source, mtime, privacy, git, folder, packing):
+    """[(tool, session id, stamp, draft as a tuple with a path for its spool, new masks), …], or None where that fails."""
+    read = []
+    try:
+        for session in tool.parse(source):
+            redactor = Redactor(privacy)
+            draft = read_session(session, redactor, {}, folder, lambda session: project_facts(session, source.path, git),
+                                 wanted=lambda session: is_long_and_alive(session.state.file.offset, mtime, time.time()))
+            with draft.spool:
+                draft = draft._replace(spool=packed_for_daemon(draft, folder) if packing else None, packed=True)
+            read.append((session.tool, session.session_id, session.stamp, tuple(draft), redactor.new_masks))
+    except Exception:               # the daemon meets it too, and says it
+        return None
+    return read
+
+
+def packed_for_daemon(draft, folder):
+    """The path of a new file with a draft's body."""
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file, draft.body(folder) as body:
+        body.seek(0)
+        shutil.copyfileobj(body, file, 1 << 18)
+        return file.name
+
+
+class Workers:
+    """Workers that have started, each served by a thread of its own."""
+
+    def __init__(self, count, home, folder, privacy, packing):
+        self.command = [sys.executable, compiled(folder) or __file__, "--home", str(home), "work"]
+        self.folder = folder / "reading"        # for bodies on their way
+        self.setup = tuple(privacy), str(self.folder), packing
+        self.count = count
+        self.processes = []
+        self.closed = False
+        self.answers = queue.Queue(count)       # bounded, so that few bodies lie on the disk
+        shutil.rmtree(self.folder, ignore_errors=True)      # of a daemon that was killed
+        make_private_folder(self.folder)
+
+    def read(self, orders):
+        """Yield (order, answer) as they come, the last order first; the answer is None where nothing was read and
+        a sentence where the worker died.  `orders` are lists that begin with what a worker is told."""
+        threads = [threading.Thread(target=self.serve, args=[orders], daemon=True) for _ in range(self.count)]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads) or not self.answers.empty():
+                with suppress(queue.Empty):
+                    yield self.answers.get(timeout=0.05)
+            while orders:                       # no worker could be started
+                yield orders.pop(), None
+        finally:
+            self.close(threads)
+
+    def serve(self, orders):
+        """Keep one worker busy until there are no more orders; a new one takes the place of one that died."""
+        worker = None
+        with suppress(IndexError):
+            while orders and (worker := worker or self.start()):
+                order = orders.pop()
+                answer = self.ask(worker, order[0])
+                if answer is EOFError:
+                    answer, worker = f"the process that read it ended with {self.exit_code(worker)}", None
+                self.answers.put((order, answer))
+        if worker:
+            with suppress(OSError):
+                worker.stdin.close()
+            worker.wait()
+
+    def start(self):
+        """A worker that is ready, or None where none can be started."""
+        if self.closed:
+            return None
+        try:
+            worker = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        except OSError:
+            return None
+        self.processes.append(worker)
+        return worker if self.ask(worker, self.setup) == "ready" else None
+
+    def ask(self, worker, order):
+        """A worker's answer to an order; EOFError itself where it died."""
+        try:
+            pickle.dump(order, worker.stdin)
+            worker.stdin.flush()
+            return pickle.load(worker.stdout)
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            return EOFError
+
+    def exit_code(self, worker):
+        """What a worker that says nothing more ended with."""
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(5)
+        worker.kill()
+        return worker.wait()
+
+    def close(self, threads):
+        """End all workers, and take what they still had to say, so that no thread waits for ever."""
+        self.closed = True
+        for worker in self.processes:
+            worker.kill()
+        while any(thread.is_alive() for thread in threads):
+            with suppress(queue.Empty):
+                self.answers.get(timeout=0.05)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------
+# This program, compiled
+#
+# Python compiles a script at every start: of this one 0.3 seconds and 40 MB of memory,
+# which do not come back.  So the compiled program is kept in our own folder, named by
+# the source; `run` goes over to it, and workers are started from it.
+# ---------------------------------------------------------------------------
+
+
+def source_digest():
+    """What tells this version of the program from any other, whether it runs compiled or not."""
+    path = Path(__file__)
+    return path.stem.partition("-")[2] if path.suffix == ".pyc" else sha256(path.read_bytes() + MAGIC_NUMBER).hexdigest()
+
+
+def compiled(folder):
+    """The path of this program compiled, in a folder that only we may write; None where that is not to be had."""
+    path = folder / f"daemon-{source_digest()}.pyc"
+    try:
+        if not is_ours(folder):
+            return None
+        if not path.exists():
+            compile_into(path)
+        SourcelessFileLoader("", str(path)).get_code("")        # cut short by a power failure?
+        return str(path) if is_ours(path) else None
+    except (OSError, EOFError, ValueError, TypeError, ImportError, subprocess.SubprocessError):
+        path.unlink(missing_ok=True)
+        return None
+
+
+def compile_into(path):
+    """Compile this file, all or nothing, in a process whose memory goes with it; older versions go too."""
+    draft = f"{path}.{os.getpid()}"
+    subprocess.run([sys.executable, "-c", COMPILE, __file__, draft], check=True, stdin=subprocess.DEVNULL)
+    os.chmod(draft, 0o600)
+    for old in path.parent.glob("daemon-*.pyc"):
+        old.unlink()
+    os.replace(draft, path)
+
+
+COMPILE = """
+import py_compile, sys
+py_compile.compile(sys.argv[1], sys.argv[2], doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+"""
+
+
+def is_ours(path):
+    """Whether nobody else can write there."""
+    info = os.stat(path)
+    return os.name != "posix" or info.st_uid == os.getuid() and not info.st_mode & 0o022
+
+
+def go_on_compiled(folder):
+    """Replace this process by the same one from the compiled program; return where that cannot be."""
+    if __name__ != "__main__" or os.name != "posix" or __file__.endswith(".pyc"):
+        return
+    make_private_folder(folder)
+    if path := compiled(folder):
+        sys.stderr.flush()
+        flags = sys.orig_argv[1:len(sys.orig_argv) - len(sys.argv)]
+        os.execv(sys.executable, [sys.executable, *flags, path, *sys.argv[1:]])
+
+
+# ---------------------------------------------------------------------------
 # Loop: look, collect, send
 # ---------------------------------------------------------------------------
 
@@ -12449,11 +12667,14 @@ class Daemon:
         self.failed = set()             # names of sources that could not be read
         self.rejected = 0
         self.progress = Progress(wall)
+        self.arriving = None            # what workers read, see read_together
+        self.orders = []                # what they have not begun to read, see Workers.read
         self.due = {}                   # task -> when it is next due
         self.apply(settings)
 
     def apply(self, settings):
         """Work with these settings from now on."""
+        self.stop_workers()
         self.settings = settings
         self.settings_seen = self.settings_states()
         self.server = Server(settings)
@@ -12466,8 +12687,7 @@ class Daemon:
         self.privacy = privacy_of(settings, self.env, self.paths.home, salt.encode())
         rules = json.dumps([PARSER_VERSION, settings["privacy"]], sort_keys=True)
         self.made_with = sha256(rules.encode()).hexdigest()[:16]
-        program = sha256(read_head(__file__, 1 << 30)).hexdigest()
-        self.snapshots_with = sha256(f"{program} {self.made_with} {self.privacy}".encode()).hexdigest()
+        self.snapshots_with = sha256(f"{source_digest()} {self.made_with} {self.privacy}".encode()).hexdigest()
         self.watched = {}               # (tool, key) -> Watched
         self.changed = {}               # those that wait to be collected
         self.hot = {}                   # those that changed lately
@@ -12571,7 +12791,10 @@ class Daemon:
         self.queue_due()
         self.queue = sorted((watched for watched in self.changed.values() if self.is_ready(watched)),
                             key=lambda watched: watched.mtime)
-        self.progress.plan(len(self.queue), sum(watched.size for watched in self.queue))
+        if not self.arriving:
+            self.read_together()
+        ready = self.queue + [watched for _, watched, _ in self.orders]
+        self.progress.plan(len(ready), sum(watched.size for watched in ready))
 
     def is_ready(self, watched):
         """Whether a change has settled.  One that never does is collected all the same, but a
@@ -12643,6 +12866,10 @@ class Daemon:
                 return
             problem = repr(error)
         watched.cost = self.clock() - started
+        self.note_collected(watched, mark, problem, seen)
+
+    def note_collected(self, watched, mark, problem, seen):
+        """Keep that a source was read as it was at `mark`, and which sessions it holds."""
         self.progress.count(watched.size)
         self.cache.batch([
             ("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
@@ -12692,11 +12919,15 @@ class Daemon:
         draft = read_session(session, redactor, known_chains(acked), self.paths.data,
                              lambda session: project_facts(session, watched.source.path, self.ask_git),
                              snapshot and snapshot.tally, lambda session: self.wants_snapshot(watched, session, snapshot))
-        with draft.spool:
+        return self.keep(watched, name, draft, acked, redactor.new_masks, snapshot)
+
+    def keep(self, watched, name, draft, acked, new_masks, snapshot=None):
+        """Keep what local.db keeps of a draft, and send what the server lacks.  False if it is not wanted."""
+        with draft.spool or io.BytesIO():
             if not self.is_wanted(draft, acked, watched.source):
                 return False
-            self.record(name, draft, acked, watched.source, redactor.new_masks)
-            if self.may_send and (not snapshot or snapshot.acked):
+            self.record(name, draft, acked, watched.source, new_masks)
+            if self.may_send and draft.spool and (not snapshot or snapshot.acked):
                 self.send(name, draft)
         self.keep_snapshot(watched, name, draft, snapshot)
         return True
@@ -12705,7 +12936,7 @@ class Daemon:
         """Whether a session is long and alive, and has grown enough that a new snapshot is worth its writing."""
         offset = session.state.file.offset
         grown = offset - snapshot.offset if snapshot else offset
-        return (offset >= SNAPSHOT_FROM and self.wall() - watched.mtime < SNAPSHOT_AGE
+        return (is_long_and_alive(offset, watched.mtime, self.wall())
                 and grown >= max(SNAPSHOT_AFTER, snapshot.size // 16 if snapshot else 0))
 
     def keep_snapshot(self, watched, name, draft, before):
@@ -12773,6 +13004,72 @@ class Daemon:
                                "WHERE tool = ? AND id = ? AND (sync_status != 'deleted')", name))
         self.cache.batch(statements)
 
+    # Collecting together ----------------------------------------------------
+
+    def collect_next(self):
+        """Collect one source: what a worker has read, else the newest that is ready."""
+        read = next(self.arriving, None) if self.arriving else None
+        if read:
+            self.collect_read(*read)
+        else:
+            self.arriving = None
+            if self.queue:
+                self.collect(self.queue.pop())
+
+    def read_together(self):
+        """Let workers read the new sources among those that are ready, if they are many."""
+        known = {tuple(row) for row in self.cache.execute("SELECT DISTINCT tool, source_key FROM sessions")}
+        new = [watched for watched in self.queue if watched.name not in known]
+        sizes = [watched.size for watched in new]
+        count = worker_count() if sizes and sum(sizes) - max(sizes) >= WORKERS_FROM else 0
+        if not count:
+            return
+        for watched in new:
+            self.changed.pop(watched.name, None)
+            watched.waiting_since = None
+            told = watched.tool.name, tuple(watched.source), watched.mtime
+            self.orders.append((told, watched, fingerprint(watched.source, watched.states)))
+        self.queue = [watched for watched in self.queue if watched.name in self.changed]
+        workers = Workers(count, self.paths.home, self.paths.data, self.privacy, self.may_send)
+        self.arriving = workers.read(self.orders)
+
+    def collect_read(self, order, answer):
+        """Keep what a worker read of a source, and send it."""
+        _, watched, mark = order
+        if isinstance(answer, str):
+            self.report(watched.name, f"{watched.source.path} is left out: {answer}.")
+            self.failed.add(watched.name)
+            self.note_collected(watched, mark, answer, ())
+            return
+        names = [(tool, session_id) for tool, session_id, *_ in answer or ()]
+        if answer is None or len(set(names)) < len(names) or any(map(self.session_row, names)):
+            self.collect(watched)           # what is known already is not begun from nothing
+            return
+        try:
+            kept = {self.keep_read(watched, *read) for read in answer}
+            self.note_collected(watched, mark, None, kept - {None})
+        except Exception:                   # what is wrong here is met, and said, there
+            self.collect(watched)
+
+    def keep_read(self, watched, tool, session_id, stamp, fields, new_masks):
+        """The id of a session that a worker read, once it is kept; None where it is not wanted."""
+        draft = Draft(*fields)
+        path, name = draft.spool, (tool, session_id)
+        try:
+            draft = draft._replace(spool=path and open(path, "rb"))
+            if not self.keep(watched, name, draft, self.session_row(name), new_masks):
+                return None
+        finally:
+            if path:
+                os.unlink(path)
+        self.stamps[watched.name, tool, session_id] = stamp
+        return session_id
+
+    def stop_workers(self):
+        if self.arriving:
+            self.arriving.close()
+        self.arriving, self.orders = None, []
+
     # Sending ---------------------------------------------------------------
 
     def send(self, name, draft):
@@ -12782,7 +13079,7 @@ class Daemon:
             return
         row = self.session_row(name)
         delta = bool(row["server_id"] and draft.base)
-        with compressed(draft.header, draft.spool, self.paths.data) as body:
+        with draft.body(self.paths.data) as body:
             if delta:
                 answer = self.server.append(row["server_id"], body, draft.base, row["revision"], draft.base_chain)
             else:
@@ -12945,8 +13242,8 @@ class Daemon:
             if self.clock() >= self.due.get(task.__name__, 0):
                 task()
                 self.due[task.__name__] = self.clock() + seconds
-        if self.queue:
-            self.collect(self.queue.pop())
+        if self.queue or self.arriving:
+            self.collect_next()
             return
         self.progress.finish()
         self.rest()
@@ -12963,13 +13260,16 @@ class Daemon:
 
     def run(self):
         """Collect and send for ever.  A full disk or a lost folder is waited out."""
-        while True:
-            try:
-                self.step()
-            except (OSError, sqlite3.OperationalError) as error:
-                self.report(str(error), f"Nothing can be collected now: {error}")
-                self.sleep(RETRY_SOURCE)
-                self.apply(self.settings)
+        try:
+            while True:
+                try:
+                    self.step()
+                except (OSError, sqlite3.OperationalError) as error:
+                    self.report(str(error), f"Nothing can be collected now: {error}")
+                    self.sleep(RETRY_SOURCE)
+                    self.apply(self.settings)
+        finally:
+            self.stop_workers()
 
     def once(self, paths=None):
         """One pass over everything, or over the given paths; True if all of it was read and sent."""
@@ -12992,10 +13292,13 @@ class Daemon:
     def pass_over(self):
         """Collect all that has changed, the newest first."""
         self.poll()
-        while self.queue:
-            self.collect(self.queue.pop())
-            if not self.queue:
-                self.poll()
+        try:
+            while self.queue or self.arriving:
+                self.collect_next()
+                if not self.queue and not self.arriving:
+                    self.poll()
+        finally:
+            self.stop_workers()
         self.progress.finish()
 
     def waiting(self):
@@ -13164,6 +13467,7 @@ def arguments():
     parse.add_argument("--tool", help="read it as this tool's (else it is recognised)")
     command(show_command, "show", "print a session of the team as HAIL; it is fetched once").add_argument(
         "session", metavar="SESSION", help="its id on the server, or the tool's own")
+    commands.add_parser("work").set_defaults(run=work_command)      # for workers; not for people, and not in the help
     command(redact_command, "redact", "copy standard input to standard output without secrets")
     push = command(push_command, "push", "send a session again")
     push.add_argument("session", metavar="SESSION", help="its id, here or on the server")
@@ -13213,6 +13517,7 @@ def open_daemon(options):
 
 
 def run_command(options):
+    go_on_compiled(find_paths(os.environ, options.home).data)
     daemon, lock = open_daemon(options)
     if not daemon:
         return EXIT_RUNNING
@@ -13236,6 +13541,9 @@ def say_what_is_off(daemon):
 
 
 def once_command(options):
+    paths = find_paths(os.environ, options.home)
+    if not paths.database.exists():         # a first run is long
+        go_on_compiled(paths.data)
     daemon, lock = open_daemon(options)
     if not daemon:
         return EXIT_RUNNING
