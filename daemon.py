@@ -14,9 +14,9 @@ This file is all there is: Python 3.11 or newer, no packages.
     ~/.config/opensession/daemon.toml       settings; every key stands in DEFAULTS below
     ~/.config/opensession/synced.toml       what the server's administrator adds to them
     ~/.local/share/opensession/local.db     what was seen, what the server has, what waits
-    ~/.local/share/opensession/daemon-….pyc this program, compiled
+    ~/.cache/opensession/daemon-….pyc       this program, compiled
 
-XDG_CONFIG_HOME and XDG_DATA_HOME move these folders, --home moves everything.
+XDG_CONFIG_HOME, XDG_DATA_HOME and XDG_CACHE_HOME move these folders, --home moves everything.
 
 To add a tool, write one section like "Claude Code" below:
   1. x_roots(env, home): the folders where it keeps sessions, on every system.
@@ -137,6 +137,7 @@ class Paths(NamedTuple):
     home: Path
     config: Path
     data: Path
+    cache: Path
 
     @property
     def database(self):
@@ -148,7 +149,8 @@ def find_paths(env, home=None):
     home = Path(home or env.get("HOME") or env.get("USERPROFILE") or Path.home()).absolute()
     return Paths(home,
                  Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "opensession",
-                 Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "opensession")
+                 Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "opensession",
+                 Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "opensession")
 
 
 def load_settings(paths, env):
@@ -12488,9 +12490,9 @@ def packed_for_daemon(draft, folder):
 class Workers:
     """Workers that have started, each served by a thread of its own."""
 
-    def __init__(self, count, home, folder, privacy, packing):
-        self.command = [sys.executable, compiled(folder) or __file__, "--home", str(home), "work"]
-        self.folder = folder / "reading"        # for bodies on their way
+    def __init__(self, count, paths, privacy, packing):
+        self.command = [sys.executable, compiled(paths.cache) or __file__, "--home", str(paths.home), "work"]
+        self.folder = paths.data / "reading"    # for bodies on their way
         self.setup = tuple(privacy), str(self.folder), packing
         self.count = count
         self.processes = []
@@ -12571,8 +12573,9 @@ class Workers:
 # This program, compiled
 #
 # Python compiles a script at every start: of this one 0.3 seconds and 40 MB of memory,
-# which do not come back.  So the compiled program is kept in our own folder, named by
-# the source; `run` goes over to it, and workers are started from it.
+# which do not come back.  So the compiled program is kept in a folder of our own, named
+# by the source; `run` and a first run go over to it, and workers are started from it.
+# Short commands do not: to compile is what they spend, and that is past by then.
 # ---------------------------------------------------------------------------
 
 
@@ -12586,6 +12589,7 @@ def compiled(folder):
     """The path of this program compiled, in a folder that only we may write; None where that is not to be had."""
     path = folder / f"daemon-{source_digest()}.pyc"
     try:
+        make_private_folder(folder)
         if not is_ours(folder):
             return None
         if not path.exists():
@@ -12593,7 +12597,8 @@ def compiled(folder):
         SourcelessFileLoader("", str(path)).get_code("")        # cut short by a power failure?
         return str(path) if is_ours(path) else None
     except (OSError, EOFError, ValueError, TypeError, ImportError, subprocess.SubprocessError):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
         return None
 
 
@@ -12623,7 +12628,6 @@ def go_on_compiled(folder):
     """Replace this process by the same one from the compiled program; return where that cannot be."""
     if __name__ != "__main__" or os.name != "posix" or __file__.endswith(".pyc"):
         return
-    make_private_folder(folder)
     if path := compiled(folder):
         sys.stderr.flush()
         flags = sys.orig_argv[1:len(sys.orig_argv) - len(sys.argv)]
@@ -13030,7 +13034,7 @@ class Daemon:
             told = watched.tool.name, tuple(watched.source), watched.mtime
             self.orders.append((told, watched, fingerprint(watched.source, watched.states)))
         self.queue = [watched for watched in self.queue if watched.name in self.changed]
-        workers = Workers(count, self.paths.home, self.paths.data, self.privacy, self.may_send)
+        workers = Workers(count, self.paths, self.privacy, self.may_send)
         self.arriving = workers.read(self.orders)
 
     def collect_read(self, order, answer):
@@ -13517,7 +13521,7 @@ def open_daemon(options):
 
 
 def run_command(options):
-    go_on_compiled(find_paths(os.environ, options.home).data)
+    go_on_compiled(find_paths(os.environ, options.home).cache)
     daemon, lock = open_daemon(options)
     if not daemon:
         return EXIT_RUNNING
@@ -13543,7 +13547,7 @@ def say_what_is_off(daemon):
 def once_command(options):
     paths = find_paths(os.environ, options.home)
     if not paths.database.exists():         # a first run is long
-        go_on_compiled(paths.data)
+        go_on_compiled(paths.cache)
     daemon, lock = open_daemon(options)
     if not daemon:
         return EXIT_RUNNING
