@@ -11991,10 +11991,12 @@ def folder_states(root, report):
     return found
 
 
-def have_changed(states):
-    """Whether folders differ from what folder_states said, without looking into them; a root that was not there may."""
+def have_changed(root, states):
+    """Whether folders differ from what folder_states said, without looking into them."""
+    if not states:
+        return os.path.exists(root)
     try:
-        return not states or any(os.stat(path).st_mtime_ns != at for path, at in states.items())
+        return any(os.stat(path).st_mtime_ns != at for path, at in states.items())
     except OSError:
         return True
 
@@ -12640,6 +12642,7 @@ def go_on_compiled(folder):
 
 HOT = 3600                      # a file that changed within the last hour is looked at every second
 COLD_TURN = 300                 # all others in turn within five minutes
+ROOTS_AGE = 60                  # seconds until it is looked up anew where tools keep their sessions
 RETRY_SOURCE = 60               # seconds until a source that could not be read is tried again
 SNAPSHOT_FROM = 256 << 10       # bytes from which on a source that grows is not read whole every time
 SNAPSHOT_AFTER = 64 << 10       # bytes that are read again and again before there is a new snapshot
@@ -12699,6 +12702,7 @@ class Daemon:
         self.folders = {}               # (tool, root) -> folder_states
         self.stamps = {}                # (source's name, tool, session id) -> stamp when last read
         self.queue = []                 # changed and quiet, the newest last
+        self.root_list, self.roots_due = {}, 0      # see current_roots
         self.due.clear()
 
     @property
@@ -12729,17 +12733,24 @@ class Daemon:
 
     def discover(self):
         """List the sources of each root in which a folder has changed."""
-        current = {(tool.name, root): (tool, root, custom) for tool, root, custom in self.roots()}
-        for name in self.folders.keys() - current.keys():
-            del self.folders[name]
-        for name, (tool, root, custom) in current.items():
-            if have_changed(self.folders.get(name)):
-                states = folder_states(root, self.report)
+        for name, (tool, root, custom) in self.current_roots().items():
+            states = folder_states(root, self.report) if have_changed(root, self.folders.get(name)) else None
+            if states is not None:
                 # A folder that changed just now may change again within the same tick of a coarse clock.
                 recent = (self.wall() - COARSE) * 1e9
                 self.folders[name] = {path: at if at < recent else None for path, at in states.items()}
                 for source in tool_sources(tool, root, custom):
                     self.watch(tool, source)
+
+    def current_roots(self):
+        """{name: (tool, root, custom)} of `roots`.  Where editors are is looked up once a minute, as that is most of the
+        work of a look at a hundred folders that are not there."""
+        if self.clock() >= self.roots_due:
+            self.root_list = {(tool.name, os.fspath(root)): (tool, root, custom) for tool, root, custom in self.roots()}
+            self.roots_due = self.clock() + ROOTS_AGE
+            for name in self.folders.keys() - self.root_list.keys():
+                del self.folders[name]
+        return self.root_list
 
     def watch(self, tool, source):
         """Take a source into care.  Of two with one name, the longer is the whole one."""
@@ -12795,7 +12806,7 @@ class Daemon:
         self.queue_due()
         self.queue = sorted((watched for watched in self.changed.values() if self.is_ready(watched)),
                             key=lambda watched: watched.mtime)
-        if not self.arriving:
+        if self.queue and not self.arriving:
             self.read_together()
         ready = self.queue + [watched for _, watched, _ in self.orders]
         self.progress.plan(len(ready), sum(watched.size for watched in ready))
@@ -13260,6 +13271,7 @@ class Daemon:
         if not -5 < self.wall() - before - seconds < 5:
             self.due.clear()
             self.folders.clear()
+            self.roots_due = 0
             self.paused_until = self.failures = 0
 
     def run(self):
@@ -13277,7 +13289,7 @@ class Daemon:
 
     def once(self, paths=None):
         """One pass over everything, or over the given paths; True if all of it was read and sent."""
-        self.by_hand, self.custom_roots = True, paths
+        self.by_hand, self.custom_roots, self.roots_due = True, paths, 0
         self.connect()
         if self.settings["daemon"]["health_check_interval_secs"]:
             self.sync_config()
