@@ -12493,7 +12493,7 @@ class Workers:
     """Workers that have started, each served by a thread of its own."""
 
     def __init__(self, count, paths, privacy, packing):
-        self.command = [sys.executable, compiled(paths.cache) or __file__, "--home", str(paths.home), "work"]
+        self.command = [sys.executable, compiled(paths.cache) or __file__, "--home", str(paths.home), "--work"]
         self.folder = paths.data / "reading"    # for bodies on their way
         self.setup = tuple(privacy), str(self.folder), packing
         self.count = count
@@ -13459,6 +13459,7 @@ def arguments():
     parser.set_defaults(run=run_command)
     parser.add_argument("--home", metavar="DIR", help="look for tools, settings and local.db below DIR")
     parser.add_argument("--verbose", action="store_true", help="log every request and decision")
+    parser.add_argument("--work", dest="run", action="store_const", const=work_command, help=argparse.SUPPRESS)     # see Workers
     commands = parser.add_subparsers(metavar="COMMAND")
 
     def command(run, name, about):
@@ -13483,7 +13484,6 @@ def arguments():
     parse.add_argument("--tool", help="read it as this tool's (else it is recognised)")
     command(show_command, "show", "print a session of the team as HAIL; it is fetched once").add_argument(
         "session", metavar="SESSION", help="its id on the server, or the tool's own")
-    commands.add_parser("work").set_defaults(run=work_command)      # for workers; not for people, and not in the help
     command(redact_command, "redact", "copy standard input to standard output without secrets")
     push = command(push_command, "push", "send a session again")
     push.add_argument("session", metavar="SESSION", help="its id, here or on the server")

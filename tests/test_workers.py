@@ -80,7 +80,7 @@ class FirstRun(unittest.TestCase):
             self.assertEqual(len(self.sessions(self.collected())), 16)
 
     def test_workers_end_with_their_daemon(self):
-        worker = subprocess.Popen([sys.executable, DAEMON, "work"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        worker = subprocess.Popen([sys.executable, DAEMON, "--work"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         pickle.dump((tuple(daemon.Privacy()), str(self.laptop.home), False), worker.stdin)
         worker.stdin.flush()
         self.assertEqual(pickle.load(worker.stdout), "ready")
