@@ -11924,6 +11924,8 @@ COARSE = 3                      # seconds within which a file system with whole-
 class Watched:
     """A source, and when it was last seen to change (monotonic seconds)."""
 
+    __slots__ = ("tool", "source", "states", "changed_at", "waiting_since", "cost", "look_again")       # there are thousands
+
     def __init__(self, tool, source):
         self.tool = tool
         self.source = source
