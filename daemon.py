@@ -14,8 +14,9 @@ This file is all there is: Python 3.11 or newer, no packages.
     ~/.config/opensession/daemon.toml       settings; every key stands in DEFAULTS below
     ~/.config/opensession/synced.toml       what the server's administrator adds to them
     ~/.local/share/opensession/local.db     what was seen, what the server has, what waits
+    ~/.cache/opensession/daemon-….pyc       this program, compiled
 
-XDG_CONFIG_HOME and XDG_DATA_HOME move these folders, --home moves everything.
+XDG_CONFIG_HOME, XDG_DATA_HOME and XDG_CACHE_HOME move these folders, --home moves everything.
 
 To add a tool, write one section like "Claude Code" below:
   1. x_roots(env, home): the folders where it keeps sessions, on every system.
@@ -39,6 +40,7 @@ import logging
 import math
 import os
 import pickle
+import queue
 import re
 import secrets
 import shlex
@@ -49,6 +51,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import unicodedata
@@ -68,6 +71,8 @@ from fnmatch import translate as fnmatch_translate
 from functools import lru_cache
 from glob import escape as escape_glob
 from hashlib import md5, sha256
+from importlib.machinery import SourcelessFileLoader
+from importlib.util import MAGIC_NUMBER
 from operator import itemgetter
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -138,6 +143,7 @@ class Paths(NamedTuple):
     home: Path
     config: Path
     data: Path
+    cache: Path
 
     @property
     def database(self):
@@ -149,7 +155,8 @@ def find_paths(env, home=None):
     home = Path(home or env.get("HOME") or env.get("USERPROFILE") or Path.home()).absolute()
     return Paths(home,
                  Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "opensession",
-                 Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "opensession")
+                 Path(env.get("XDG_DATA_HOME") or home / ".local" / "share") / "opensession",
+                 Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "opensession")
 
 
 def load_settings(paths, env):
@@ -447,10 +454,13 @@ BLOCK_KINDS = {
 
 CHAIN_START = bytes(32)
 
+# Made once, as json.dumps makes one for each call.  What was read from JSON holds no circle to look for.
+HAIL_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+
 
 def hail_line(record):
     """One HAIL line as bytes with its line end: compact JSON, UTF-8, never NaN."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return HAIL_ENCODER.encode(record).encode() + b"\n"
 
 
 def next_chain(chain, line):
@@ -666,6 +676,7 @@ class Session(State):
         self._now = fallback_time   # the time of records that have none: their neighbour's
         self._ids = Ledger()
         self._window = deque()
+        self._sizes = deque()       # of the texts of each event in it
         self._held = set()          # id() of events in the window that may still change
         self._bytes = 0
 
@@ -687,17 +698,20 @@ class Session(State):
     def __getstate__(self):
         held = [place for place, event in enumerate(self._window) if id(event) in self._held]
         return {**self.__dict__, "events": (), "parts": None, "state": None,
-                "_window": list(self._window), "_held": held}
+                "_window": list(self._window), "_sizes": list(self._sizes), "_held": held}
 
     def __setstate__(self, fields):
-        self.__dict__.update(fields, _window=deque(fields["_window"]))
+        self.__dict__.update(fields, _window=deque(fields["_window"]), _sizes=deque(fields["_sizes"]))
         self._held = {id(self._window[place]) for place in fields["_held"]}
 
     def seen_at(self, at):
         """Let a timestamped record count for the session's bounds, whether it is shown or not."""
-        if at:
-            self.created_at = min(self.created_at or at, at)
-            self.updated_at = max(self.updated_at or at, at)
+        if at and not self.created_at:
+            self.created_at = self.updated_at = at
+        elif at and at > self.updated_at:
+            self.updated_at = at
+        elif at and at < self.created_at:
+            self.created_at = at
 
     def event(self, kind, event_id, /, at=None, blocks=(), *, task=None, duration_ms=None, attributes=None, **data):
         """Add one event and return it.  `at` is UTC as utc() gives it; None inherits the neighbour's."""
@@ -717,8 +731,8 @@ class Session(State):
         if attributes:
             event["attributes"] = attributes
         self._window.append(event)
-        self._bytes += sum(len(text) for block in event["content"]["blocks"] for text in block.values()
-                           if isinstance(text, str))
+        self._sizes.append(size_of(event["content"]["blocks"]))
+        self._bytes += self._sizes[-1]
         return event
 
     def hold(self, event):
@@ -747,8 +761,7 @@ class Session(State):
     def _leave(self):
         event = self._window.popleft()
         self._held.discard(id(event))
-        self._bytes -= sum(len(text) for block in event["content"]["blocks"] for text in block.values()
-                           if isinstance(text, str))
+        self._bytes -= self._sizes.popleft()
         return event
 
     def unknown_record(self, kind, event_id, at, record):
@@ -759,8 +772,7 @@ class Session(State):
 
     def _unique(self, event_id):
         """Event ids are unique in a session; tools repeat theirs, so the second gets a ~2."""
-        event_id = str(event_id)
-        name, count = event_id, 1
+        name, count = str(event_id), 1
         while not self._ids.add(name):
             count += 1
             name = f"{event_id}~{count}"
@@ -833,9 +845,9 @@ class Ledger(State):
 
 def ledger_key(text):
     """64 bits that stand for a text, the same in every process.  Two simple sums that have nothing
-    in common are three times as fast as a cryptographic one."""
+    in common are four times as fast as a cryptographic one."""
     data = text.encode("utf-8", "surrogatepass")
-    return zlib.crc32(data) << 32 | int.from_bytes(data) % 4294967291
+    return zlib.crc32(data) << 32 | zlib.adler32(data)
 
 
 EPOCH = "1970-01-01T00:00:00.000Z"
@@ -846,6 +858,16 @@ def opening_of(kind, data, blocks):
     if kind == "AgentMessage":
         return next((block["text"] for block in blocks if block["type"] == "Text" and block["text"].strip()), None)
     return data.get("command") or data.get("path") or data.get("query") if kind != "ToolResult" else None
+
+
+def size_of(blocks):
+    """About how much text is in blocks, in characters."""
+    size = 0
+    for block in blocks:
+        for value in block.values():
+            if isinstance(value, str):
+                size += len(value)
+    return size
 
 
 def text_block(text):
@@ -911,6 +933,9 @@ def diff_names(path, target=None):
 def utc(value):
     """A time as tools write it (ISO 8601 with any offset, seconds or milliseconds) -> 2026-02-11T06:00:00.000Z, or None."""
     try:
+        if isinstance(value, str) and UTC_TIME.fullmatch(value):        # nearly all are: there is nothing to convert
+            datetime.fromisoformat(value)
+            return value
         if isinstance(value, str) and not value.strip().replace(".", "", 1).isdigit():
             at = datetime.fromisoformat(value.strip())
             at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
@@ -922,6 +947,9 @@ def utc(value):
     if not 2000 <= at.year <= 2100:
         return None
     return at.isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+UTC_TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 
 def clean_text(text):
@@ -938,17 +966,21 @@ def clean_text(text):
 def load_json(line):
     """A JSON value from bytes that may be damaged, or None: never raises."""
     try:
-        text = line.decode("utf-8-sig", "replace").strip("\0 \t\r\n")
-        value = JSON_DECODER.decode(text)
-        unsafe = b"\0" in line or b"\\u" in line and any(mark in line for mark in UNSAFE_ESCAPES)
-        return clean_value(value) if unsafe else value
+        text = str(line, "utf-8", "replace").strip("\ufeff\0 \t\r\n")
+        value, end = JSON_DECODER.raw_decode(text)
+        if end < len(text):
+            return None
+        return clean_value(value) if is_unsafe(line) else value
     except (ValueError, RecursionError):
         return None
 
 
-# NUL, raw or escaped, and escapes that may be half of a surrogate pair.  Searching for
-# each is four times as fast as one regular expression for all.
-UNSAFE_ESCAPES = (b"\0", b"\\u0000", b"\\ud", b"\\uD")
+def is_unsafe(data):
+    """Whether JSON as bytes may hold what cannot be stored: a NUL, raw or escaped, or half of a surrogate pair."""
+    return b"\0" in data or UNSAFE_ESCAPE.search(data) is not None
+
+
+UNSAFE_ESCAPE = re.compile(rb"\\u(?:0000|[dD])")
 
 
 def finite_float(digits):
@@ -974,6 +1006,7 @@ def clean_value(value, depth=0):
 
 
 MAX_LINE = 64 << 20
+LINES_BUFFER = 128 << 10        # bytes that are read at once; lines of transcripts are longer than in other files
 
 
 class GrowingFile(State):
@@ -988,7 +1021,7 @@ class GrowingFile(State):
 
     def lines(self):
         """Yield (offset, line) of the lines that have their end."""
-        with open_regular(self.path) as file:
+        with open_regular(self.path, LINES_BUFFER) as file:
             file.seek(self.offset)
             for start, line in lines_of(file, self.end, self.offset):
                 end = start + len(line) if line else file.tell()
@@ -1043,7 +1076,7 @@ def read_lines(path, limit=None):
 
     A last line without its end is given only if it is a complete record; one that is
     longer than MAX_LINE comes as None."""
-    with open_regular(path) as file:
+    with open_regular(path, LINES_BUFFER) as file:
         yield from lines_of(file, os.fstat(file.fileno()).st_size if limit is None else limit)
 
 
@@ -1093,14 +1126,14 @@ def records_of(lines, session, skip=None):
             session.bad_lines += 1
 
 
-def open_regular(path):
+def open_regular(path, buffering=-1):
     """Open a regular file for reading; a FIFO, a device or a folder of that name is an OSError, not a wait."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(f"not a regular file: {path}")
-    return os.fdopen(handle, "rb")
+    return os.fdopen(handle, "rb", buffering)
 
 
 def file_size(path):
@@ -1352,6 +1385,7 @@ class ClaudeFile(State):
         self.branches = Ledger(1)       # parentUuid of a prompt -> how many prompts there were before
         self.prompts = self.probes = 0
         self.cwds = []
+        self.said = None                # what the record before said about folder, branch and so on
         self.skipped = []               # the first and the last progress line, unparsed
 
 
@@ -1564,7 +1598,6 @@ def claude_add(file, kind, event_id, blocks=(), /, *, duration_ms=None, attribut
 
 def claude_facts(file, record):
     """Take what any record may say about the session: folder, branch, version, whose copy it is."""
-    attributes = file.session.attributes
     if isinstance(record.get("uuid"), str):
         file.uuids.add(record["uuid"])
         if not file.chained:
@@ -1572,13 +1605,20 @@ def claude_facts(file, record):
             claude_lineage(file, record)
         if record["uuid"] in file.summaries:
             file.titles["summary"] = file.summaries[record["uuid"]]
-    if claude_text(record, "cwd"):
-        add_new(file.cwds, record["cwd"])
-    if claude_text(record, "gitBranch") not in ("", "HEAD"):
-        attributes.setdefault("git_branch", record["gitBranch"])
-    if claude_text(record, "entrypoint"):
-        attributes.setdefault("entrypoint", record["entrypoint"])
-    file.session.tool_version = claude_text(record, "version") or file.session.tool_version
+    said = [record.get(key) for key in ("cwd", "gitBranch", "entrypoint", "version")]
+    if said != file.said:               # record after record says the same
+        file.said = said
+        claude_facts_said(file, *map(as_text, said))
+
+
+def claude_facts_said(file, cwd, branch, entrypoint, version):
+    attributes = file.session.attributes
+    add_new(file.cwds, cwd)
+    if branch not in ("", "HEAD"):
+        attributes.setdefault("git_branch", branch)
+    if entrypoint:
+        attributes.setdefault("entrypoint", entrypoint)
+    file.session.tool_version = version or file.session.tool_version
 
 
 def claude_lineage(file, record):
@@ -1958,8 +1998,8 @@ def claude_usage(message):
     if not isinstance(usage, dict):
         return None
     thinking = claude_dict(usage.get("output_tokens_details")).get("thinking_tokens")
-    return (*(whole(usage.get(f"{name}_tokens")) for name in
-              ("input", "cache_creation_input", "cache_read_input", "output")), whole(thinking))
+    return (whole(usage.get("input_tokens")), whole(usage.get("cache_creation_input_tokens")),
+            whole(usage.get("cache_read_input_tokens")), whole(usage.get("output_tokens")), whole(thinking))
 
 
 def claude_close(file):
@@ -2001,17 +2041,17 @@ def claude_pack(run, response):
 def claude_charge(run, event, usage, model=None, task=None):
     """Put usage on an event and into the session's account."""
     new, written, read, output, reasoning = usage
-    figures = {"input_tokens": new + written + read, "output_tokens": output,
-               **{key: value for key, value in (("cache_read_tokens", read), ("cache_write_tokens", written),
-                                                ("reasoning_tokens", reasoning)) if value}}
-    attributes = event.setdefault("attributes", {})
-    for key, value in figures.items():
-        attributes[key] = attributes.get(key, 0) + value
-        run.tally[key.removesuffix("_tokens")] += value
+    attributes, whole_input = event.setdefault("attributes", {}), new + written + read
+    for name, value in (("input", whole_input), ("output", output), ("cache_read", read), ("cache_write", written),
+                        ("reasoning", reasoning)):
+        if value or name in ("input", "output"):
+            key = f"{name}_tokens"
+            attributes[key] = attributes.get(key, 0) + value
+            run.tally[name] += value
     if model:
         attributes["model"] = model
     if task:
-        run.subagents["input"] += figures["input_tokens"]
+        run.subagents["input"] += whole_input
         run.subagents["output"] += output
 
 
@@ -2129,8 +2169,8 @@ def claude_settle_call(file, call_id, detail=None, failed=False, blocks=()):
 
 def claude_release(file, event):
     """Let an event go, unless it still waits for its result or for the usage of its response."""
-    awaited = [call for call, _ in file.open.values()] + [file.response and file.response.anchor]
-    if not any(event is other for other in awaited):
+    anchor = file.response and file.response.anchor
+    if event is not anchor and not any(event is call for call, _ in file.open.values()):
         file.session.release(event)
 
 
@@ -2907,13 +2947,18 @@ def codex_deciding(path, look, lines):
     if path.suffix == ".json":
         yield from codex_object(path)
         return
-    starts = (b'"session_meta"', b'"task_started"', b'"turn_started"')
     for offset, line in codex_lines(path, lines):
-        if line and (any(mark in line for mark in starts) or any(mark in line for mark in look.waiting)
-                     or not look.has_turn_ids and b'"turn_context"' in line or not look.records):
+        if line and (codex_marks(tuple(look.waiting), look.has_turn_ids).search(line) or not look.records):
             record = load_json(line)
             if isinstance(record, dict):
                 yield offset, record
+
+
+@lru_cache(maxsize=64)
+def codex_marks(waiting, has_turn_ids):
+    """One pattern for all that may decide something: that is five times as fast as to look for one after the other."""
+    marks = (b'"session_meta"', b'"task_started"', b'"turn_started"', *waiting, *(() if has_turn_ids else (b'"turn_context"',)))
+    return re.compile(b'"(?:' + b"|".join(re.escape(mark[1:]) for mark in marks) + b")")
 
 
 def codex_look_at_meta(look, payload):
@@ -4419,7 +4464,7 @@ def json_parts(path, session, lists, mark, limit=MAX_LINE):
     if len(data) > limit:
         session.bad_lines += 1
         return
-    unsafe = any(sign in data for sign in UNSAFE_ESCAPES)
+    unsafe = is_unsafe(data)
     text = data.decode("utf-8-sig", "replace")
     del data                        # a big file need not lie in memory twice
     parts = json_members(text, session, lists, mark)
@@ -12458,6 +12503,8 @@ COARSE = 3                      # seconds within which a file system with whole-
 class Watched:
     """A source, and when it was last seen to change (monotonic seconds)."""
 
+    __slots__ = ("tool", "source", "states", "changed_at", "waiting_since", "cost", "look_again")       # there are thousands
+
     def __init__(self, tool, source):
         self.tool = tool
         self.source = source
@@ -12525,10 +12572,12 @@ def folder_states(root, report):
     return found
 
 
-def have_changed(states):
-    """Whether folders differ from what folder_states said, without looking into them; a root that was not there may."""
+def have_changed(root, states):
+    """Whether folders differ from what folder_states said, without looking into them."""
+    if not states:
+        return os.path.exists(root)
     try:
-        return not states or any(os.stat(path).st_mtime_ns != at for path, at in states.items())
+        return any(os.stat(path).st_mtime_ns != at for path, at in states.items())
     except OSError:
         return True
 
@@ -12576,16 +12625,17 @@ class Draft(NamedTuple):
     checkpoints: bytes
     base: int                   # so many events the server has
     base_chain: bytes
-    spool: object               # binary file with event lines
+    spool: object               # binary file with event lines; `packed`: with the gzip of header and event lines
     facts: dict                 # what local.db alone keeps, see project_facts
     redactions: dict
     bad_lines: int
     unknown: dict
     snapshot: bytes | None      # from where to go on, see store_snapshot
+    packed: bool = False
 
-    @property
-    def id(self):
-        return self.header["session_id"]
+    def body(self, folder):
+        """An open file with the gzip of the header line and the event lines in the spool."""
+        return self.spool if self.packed else compressed(self.header, self.spool, folder)
 
     @property
     def count(self):
@@ -12961,11 +13011,229 @@ def backoff(attempts, quick):
 
 
 # ---------------------------------------------------------------------------
+# Workers: processes that read for a first run, where there are several cores
+#
+# A worker parses, redacts and packs one source after another, of which local.db knows
+# nothing yet.  So it begins every session from nothing, masks included, and needs no
+# local.db: that stays the main process's, as does all sending.  What a worker cannot
+# read, the main process reads itself and says what is wrong; a source on which a worker
+# died is refused.  Workers are processes that are started, not forked, the same on every
+# system: a fork would copy the threads' locks and the open local.db.
+# ---------------------------------------------------------------------------
+
+WORKERS_FROM = 16 << 20         # bytes of new sources, the largest apart, that are worth starting processes
+MOST_WORKERS = 4                # a disk and a server are not faster for more
+
+
+def worker_count():
+    """How many workers this machine has cores for; one core does the work alone."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS) if cores > 1 else 0
+
+
+def is_long_and_alive(offset, mtime, now):
+    """Whether it is worth a snapshot that so many bytes of a file with this time need not be read again."""
+    return offset >= SNAPSHOT_FROM and now - mtime < SNAPSHOT_AGE
+
+
+def work_command(options):
+    """Read sources for another daemon: orders come on standard input, answers go to standard output, pickled."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # the daemon hears it too, and ends us
+    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    privacy, folder, packing = pickle.load(orders)      # what Workers calls its setup
+    privacy, git, ignored = Privacy(*privacy), lru_cache(1000)(ask_git), lru_cache(1000)(project_ignore)
+    answer = "ready"
+    while True:
+        pickle.dump(answer, answers)
+        answers.flush()
+        try:
+            tool, source, mtime = pickle.load(orders)
+        except EOFError:
+            return EXIT_OK
+        answer = read_for_daemon(TOOLS[tool], Source(*source), mtime, privacy, git, ignored, folder, packing)
+
+
+def read_for_daemon(tool, source, mtime, privacy, git, ignored, folder, packing):
+    """[(tool, session id, stamp, draft as a tuple with a path for its spool, new masks), …], or None where that fails."""
+    read = []
+    try:
+        for session in tool.parse(source):
+            redactor, cwd = Redactor(privacy), session.attributes.get("cwd")
+            redactor.more_patterns = lambda: cwd and ignored(cwd) or ()
+            draft = read_session(session, redactor, {}, folder, lambda session: project_facts(session, source.path, git),
+                                 wanted=lambda session: is_long_and_alive(session.state.file.offset, mtime, time.time()))
+            with draft.spool:
+                if draft.facts["working_directory"] not in (None, cwd) and ignored(draft.facts["working_directory"]):
+                    return None         # its project's rules were known too late
+                draft = draft._replace(spool=packed_for_daemon(draft, folder) if packing else None, packed=True)
+            read.append((session.tool, session.session_id, session.stamp, tuple(draft), redactor.new_masks))
+    except Exception:               # the daemon meets it too, and says it
+        return None
+    return read
+
+
+def packed_for_daemon(draft, folder):
+    """The path of a new file with a draft's body."""
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file, draft.body(folder) as body:
+        body.seek(0)
+        shutil.copyfileobj(body, file, 1 << 18)
+        return file.name
+
+
+class Workers:
+    """Workers that have started, each served by a thread of its own."""
+
+    def __init__(self, count, paths, privacy, packing):
+        self.command = [sys.executable, compiled(paths.cache) or __file__, "--home", str(paths.home), "--work"]
+        self.folder = paths.data / "reading"    # for bodies on their way
+        self.setup = tuple(privacy), str(self.folder), packing
+        self.count = count
+        self.processes = []
+        self.closed = False
+        self.answers = queue.Queue(count)       # bounded, so that few bodies lie on the disk
+        shutil.rmtree(self.folder, ignore_errors=True)      # of a daemon that was killed
+        make_private_folder(self.folder)
+
+    def read(self, orders):
+        """Yield (order, answer) as they come, the last order first; the answer is None where nothing was read and
+        a sentence where the worker died.  `orders` are lists that begin with what a worker is told."""
+        threads = [threading.Thread(target=self.serve, args=[orders], daemon=True) for _ in range(self.count)]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads) or not self.answers.empty():
+                with suppress(queue.Empty):
+                    yield self.answers.get(timeout=0.05)
+            while orders:                       # no worker could be started
+                yield orders.pop(), None
+        finally:
+            self.close(threads)
+
+    def serve(self, orders):
+        """Keep one worker busy until there are no more orders; a new one takes the place of one that died."""
+        worker = None
+        with suppress(IndexError):
+            while orders and (worker := worker or self.start()):
+                order = orders.pop()
+                answer = self.ask(worker, order[0])
+                if answer is EOFError:
+                    answer, worker = f"the process that read it ended with {self.exit_code(worker)}", None
+                self.answers.put((order, answer))
+        if worker:
+            with suppress(OSError):
+                worker.stdin.close()
+            worker.wait()
+
+    def start(self):
+        """A worker that is ready, or None where none can be started."""
+        if self.closed:
+            return None
+        try:
+            worker = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        except OSError:
+            return None
+        self.processes.append(worker)
+        return worker if self.ask(worker, self.setup) == "ready" else None
+
+    def ask(self, worker, order):
+        """A worker's answer to an order; EOFError itself where it died."""
+        try:
+            pickle.dump(order, worker.stdin)
+            worker.stdin.flush()
+            return pickle.load(worker.stdout)
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            return EOFError
+
+    def exit_code(self, worker):
+        """What a worker that says nothing more ended with."""
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(5)
+        worker.kill()
+        return worker.wait()
+
+    def close(self, threads):
+        """End all workers, and take what they still had to say, so that no thread waits for ever."""
+        self.closed = True
+        for worker in self.processes:
+            worker.kill()
+        while any(thread.is_alive() for thread in threads):
+            with suppress(queue.Empty):
+                self.answers.get(timeout=0.05)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------
+# This program, compiled
+#
+# Python compiles a script at every start: of this one 0.3 seconds and 40 MB of memory,
+# which do not come back.  So the compiled program is kept in a folder of our own, named
+# by the source; `run` and a first run go over to it, and workers are started from it.
+# Short commands do not: to compile is what they spend, and that is past by then.
+# ---------------------------------------------------------------------------
+
+
+def source_digest():
+    """What tells this version of the program from any other, whether it runs compiled or not."""
+    path = Path(__file__)
+    return path.stem.partition("-")[2] if path.suffix == ".pyc" else sha256(path.read_bytes() + MAGIC_NUMBER).hexdigest()
+
+
+def compiled(folder):
+    """The path of this program compiled, in a folder that only we may write; None where that is not to be had."""
+    path = folder / f"daemon-{source_digest()}.pyc"
+    try:
+        make_private_folder(folder)
+        if not is_ours(folder):
+            return None
+        if not path.exists():
+            compile_into(path)
+        SourcelessFileLoader("", str(path)).get_code("")        # cut short by a power failure?
+        return str(path) if is_ours(path) else None
+    except (OSError, EOFError, ValueError, TypeError, ImportError, subprocess.SubprocessError):
+        with suppress(OSError):
+            path.unlink()
+        return None
+
+
+def compile_into(path):
+    """Compile this file, all or nothing, in a process whose memory goes with it; older versions go too."""
+    draft = f"{path}.{os.getpid()}"
+    subprocess.run([sys.executable, "-c", COMPILE, __file__, draft], check=True, stdin=subprocess.DEVNULL)
+    os.chmod(draft, 0o600)
+    for old in path.parent.glob("daemon-*.pyc"):
+        old.unlink()
+    os.replace(draft, path)
+
+
+COMPILE = """
+import py_compile, sys
+py_compile.compile(sys.argv[1], sys.argv[2], doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+"""
+
+
+def is_ours(path):
+    """Whether nobody else can write there."""
+    info = os.stat(path)
+    return os.name != "posix" or info.st_uid == os.getuid() and not info.st_mode & 0o022
+
+
+def go_on_compiled(folder):
+    """Replace this process by the same one from the compiled program; return where that cannot be."""
+    if __name__ != "__main__" or os.name != "posix" or __file__.endswith(".pyc"):
+        return
+    if path := compiled(folder):
+        sys.stderr.flush()
+        flags = sys.orig_argv[1:len(sys.orig_argv) - len(sys.argv)]
+        os.execv(sys.executable, [sys.executable, *flags, path, *sys.argv[1:]])
+
+
+# ---------------------------------------------------------------------------
 # Loop: look, collect, send
 # ---------------------------------------------------------------------------
 
 HOT = 3600                      # a file that changed within the last hour is looked at every second
 COLD_TURN = 300                 # all others in turn within five minutes
+ROOTS_AGE = 60                  # seconds until it is looked up anew where tools keep their sessions
 RETRY_SOURCE = 60               # seconds until a source that could not be read is tried again
 SNAPSHOT_FROM = 256 << 10       # bytes from which on a source that grows is not read whole every time
 SNAPSHOT_AFTER = 64 << 10       # bytes that are read again and again before there is a new snapshot
@@ -13003,11 +13271,14 @@ class Daemon:
         self.failed = set()             # names of sources that could not be read
         self.rejected = 0
         self.progress = Progress(wall)
+        self.arriving = None            # what workers read, see read_together
+        self.orders = []                # what they have not begun to read, see Workers.read
         self.due = {}                   # task -> when it is next due
         self.apply(settings)
 
     def apply(self, settings):
         """Work with these settings from now on."""
+        self.stop_workers()
         self.settings = settings
         self.settings_seen = self.settings_states()
         self.server = Server(settings)
@@ -13022,8 +13293,7 @@ class Daemon:
             self.cache.batch([RELEASE_HELD])
         rules = json.dumps([PARSER_VERSION, RULES_VERSION, settings["privacy"]], sort_keys=True)
         self.made_with = sha256(rules.encode()).hexdigest()[:16]
-        program = sha256(read_head(__file__, 1 << 30)).hexdigest()
-        self.snapshots_with = sha256(f"{program} {self.made_with} {self.privacy}".encode()).hexdigest()
+        self.snapshots_with = sha256(f"{source_digest()} {self.made_with} {self.privacy}".encode()).hexdigest()
         self.watched = {}               # (tool, key) -> Watched
         self.changed = {}               # those that wait to be collected
         self.hot = {}                   # those that changed lately
@@ -13031,6 +13301,7 @@ class Daemon:
         self.folders = {}               # (tool, root) -> folder_states
         self.stamps = {}                # (source's name, tool, session id) -> stamp when last read
         self.queue = []                 # changed and quiet, the newest last
+        self.root_list, self.roots_due = {}, 0      # see current_roots
         self.due.clear()
 
     @property
@@ -13061,17 +13332,24 @@ class Daemon:
 
     def discover(self):
         """List the sources of each root in which a folder has changed."""
-        current = {(tool.name, root): (tool, root, custom) for tool, root, custom in self.roots()}
-        for name in self.folders.keys() - current.keys():
-            del self.folders[name]
-        for name, (tool, root, custom) in current.items():
-            if have_changed(self.folders.get(name)):
-                states = folder_states(root, self.report)
+        for name, (tool, root, custom) in self.current_roots().items():
+            states = folder_states(root, self.report) if have_changed(root, self.folders.get(name)) else None
+            if states is not None:
                 # A folder that changed just now may change again within the same tick of a coarse clock.
                 recent = (self.wall() - COARSE) * 1e9
                 self.folders[name] = {path: at if at < recent else None for path, at in states.items()}
                 for source in tool_sources(tool, root, custom):
                     self.watch(tool, source)
+
+    def current_roots(self):
+        """{name: (tool, root, custom)} of `roots`.  Where editors are is looked up once a minute, as that is most of the
+        work of a look at a hundred folders that are not there."""
+        if self.clock() >= self.roots_due:
+            self.root_list = {(tool.name, os.fspath(root)): (tool, root, custom) for tool, root, custom in self.roots()}
+            self.roots_due = self.clock() + ROOTS_AGE
+            for name in self.folders.keys() - self.root_list.keys():
+                del self.folders[name]
+        return self.root_list
 
     def watch(self, tool, source):
         """Take a source into care.  Of two with one name, the longer is the whole one."""
@@ -13127,7 +13405,10 @@ class Daemon:
         self.queue_due()
         self.queue = sorted((watched for watched in self.changed.values() if self.is_ready(watched)),
                             key=lambda watched: watched.mtime)
-        self.progress.plan(len(self.queue), sum(watched.size for watched in self.queue))
+        if self.queue and not self.arriving:
+            self.read_together()
+        ready = self.queue + [watched for _, watched, _ in self.orders]
+        self.progress.plan(len(ready), sum(watched.size for watched in ready))
 
     def is_ready(self, watched):
         """Whether a change has settled.  One that never does is collected all the same, but a
@@ -13205,6 +13486,10 @@ class Daemon:
                 return
             problem = repr(error)
         watched.cost = self.clock() - started
+        self.note_collected(watched, mark, problem, seen)
+
+    def note_collected(self, watched, mark, problem, seen):
+        """Keep that a source was read as it was at `mark`, and which sessions it holds."""
         self.progress.count(watched.size)
         self.cache.batch([
             ("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
@@ -13256,14 +13541,19 @@ class Daemon:
         draft = read_session(session, redactor, known_chains(acked), self.paths.data,
                              lambda session: project_facts(session, watched.source.path, self.ask_git),
                              snapshot and snapshot.tally, lambda session: self.wants_snapshot(watched, session, snapshot))
-        with draft.spool:
-            self.cwds[name] = draft.facts["working_directory"]
-            if cwd != self.cwds[name] and self.ignore_of(self.cwds[name]):
-                raise OtherProject
+        self.cwds[name] = draft.facts["working_directory"]
+        if cwd != self.cwds[name] and self.ignore_of(self.cwds[name]):
+            draft.spool.close()
+            raise OtherProject
+        return self.keep(watched, name, draft, acked, redactor.new_masks, snapshot)
+
+    def keep(self, watched, name, draft, acked, new_masks, snapshot=None):
+        """Keep what local.db keeps of a draft, and send what the server lacks.  False if it is not wanted."""
+        with draft.spool or io.BytesIO():
             if not self.is_wanted(draft, acked, watched.source):
                 return False
-            self.record(name, draft, acked, watched.source, redactor.new_masks)
-            if self.may_send and (not snapshot or snapshot.acked):
+            self.record(name, draft, acked, watched.source, new_masks)
+            if self.may_send and draft.spool and (not snapshot or snapshot.acked):
                 self.send(name, draft)
         self.keep_snapshot(watched, name, draft, snapshot)
         return True
@@ -13272,7 +13562,7 @@ class Daemon:
         """Whether a session is long and alive, and has grown enough that a new snapshot is worth its writing."""
         offset = session.state.file.offset
         grown = offset - snapshot.offset if snapshot else offset
-        return (offset >= SNAPSHOT_FROM and self.wall() - watched.mtime < SNAPSHOT_AGE
+        return (is_long_and_alive(offset, watched.mtime, self.wall())
                 and grown >= max(SNAPSHOT_AFTER, snapshot.size // 16 if snapshot else 0))
 
     def keep_snapshot(self, watched, name, draft, before):
@@ -13349,6 +13639,72 @@ class Daemon:
                                "WHERE tool = ? AND id = ? AND (sync_status != 'deleted')", name))
         self.cache.batch(statements)
 
+    # Collecting together ----------------------------------------------------
+
+    def collect_next(self):
+        """Collect one source: what a worker has read, else the newest that is ready."""
+        read = next(self.arriving, None) if self.arriving else None
+        if read:
+            self.collect_read(*read)
+        else:
+            self.arriving = None
+            if self.queue:
+                self.collect(self.queue.pop())
+
+    def read_together(self):
+        """Let workers read the new sources among those that are ready, if they are many."""
+        known = {tuple(row) for row in self.cache.execute("SELECT DISTINCT tool, source_key FROM sessions")}
+        new = [watched for watched in self.queue if watched.name not in known]
+        sizes = [watched.size for watched in new]
+        count = worker_count() if sizes and sum(sizes) - max(sizes) >= WORKERS_FROM else 0
+        if not count:
+            return
+        for watched in new:
+            self.changed.pop(watched.name, None)
+            watched.waiting_since = None
+            told = watched.tool.name, tuple(watched.source), watched.mtime
+            self.orders.append((told, watched, fingerprint(watched.source, watched.states)))
+        self.queue = [watched for watched in self.queue if watched.name in self.changed]
+        workers = Workers(count, self.paths, self.privacy, self.may_send)
+        self.arriving = workers.read(self.orders)
+
+    def collect_read(self, order, answer):
+        """Keep what a worker read of a source, and send it."""
+        _, watched, mark = order
+        if isinstance(answer, str):
+            self.report(watched.name, f"{watched.source.path} is left out: {answer}.")
+            self.failed.add(watched.name)
+            self.note_collected(watched, mark, answer, ())
+            return
+        names = [(tool, session_id) for tool, session_id, *_ in answer or ()]
+        if answer is None or len(set(names)) < len(names) or any(map(self.session_row, names)):
+            self.collect(watched)           # what is known already is not begun from nothing
+            return
+        try:
+            kept = {self.keep_read(watched, *read) for read in answer}
+            self.note_collected(watched, mark, None, kept - {None})
+        except Exception:                   # what is wrong here is met, and said, there
+            self.collect(watched)
+
+    def keep_read(self, watched, tool, session_id, stamp, fields, new_masks):
+        """The id of a session that a worker read, once it is kept; None where it is not wanted."""
+        draft = Draft(*fields)
+        path, name = draft.spool, (tool, session_id)
+        try:
+            draft = draft._replace(spool=path and open(path, "rb"))
+            if not self.keep(watched, name, draft, self.session_row(name), new_masks):
+                return None
+        finally:
+            if path:
+                os.unlink(path)
+        self.stamps[watched.name, tool, session_id] = stamp
+        return session_id
+
+    def stop_workers(self):
+        if self.arriving:
+            self.arriving.close()
+        self.arriving, self.orders = None, []
+
     # Sending ---------------------------------------------------------------
 
     def send(self, name, draft):
@@ -13360,7 +13716,7 @@ class Daemon:
             return
         row = self.session_row(name)
         delta = bool(row["server_id"] and draft.base)
-        with compressed(draft.header, draft.spool, self.paths.data) as body:
+        with draft.body(self.paths.data) as body:
             if delta:
                 answer = self.server.append(row["server_id"], body, draft.base, row["revision"], draft.base_chain)
             else:
@@ -13537,8 +13893,8 @@ class Daemon:
             if self.clock() >= self.due.get(task.__name__, 0):
                 task()
                 self.due[task.__name__] = self.clock() + seconds
-        if self.queue:
-            self.collect(self.queue.pop())
+        if self.queue or self.arriving:
+            self.collect_next()
             return
         self.progress.finish()
         self.rest()
@@ -13551,21 +13907,25 @@ class Daemon:
         if not -5 < self.wall() - before - seconds < 5:
             self.due.clear()
             self.folders.clear()
+            self.roots_due = 0
             self.paused_until = self.failures = 0
 
     def run(self):
         """Collect and send for ever.  A full disk or a lost folder is waited out."""
-        while True:
-            try:
-                self.step()
-            except (OSError, sqlite3.OperationalError) as error:
-                self.report(str(error), f"Nothing can be collected now: {error}")
-                self.sleep(RETRY_SOURCE)
-                self.apply(self.settings)
+        try:
+            while True:
+                try:
+                    self.step()
+                except (OSError, sqlite3.OperationalError) as error:
+                    self.report(str(error), f"Nothing can be collected now: {error}")
+                    self.sleep(RETRY_SOURCE)
+                    self.apply(self.settings)
+        finally:
+            self.stop_workers()
 
     def once(self, paths=None):
         """One pass over everything, or over the given paths; True if all of it was read and sent."""
-        self.by_hand, self.custom_roots = True, paths
+        self.by_hand, self.custom_roots, self.roots_due = True, paths, 0
         self.connect()
         if self.settings["daemon"]["health_check_interval_secs"]:
             self.sync_config()
@@ -13585,10 +13945,13 @@ class Daemon:
     def pass_over(self):
         """Collect all that has changed, the newest first."""
         self.poll()
-        while self.queue:
-            self.collect(self.queue.pop())
-            if not self.queue:
-                self.poll()
+        try:
+            while self.queue or self.arriving:
+                self.collect_next()
+                if not self.queue and not self.arriving:
+                    self.poll()
+        finally:
+            self.stop_workers()
         self.progress.finish()
 
     def waiting(self):
@@ -13746,6 +14109,7 @@ def arguments():
     parser.set_defaults(run=run_command)
     parser.add_argument("--home", metavar="DIR", help="look for tools, settings and local.db below DIR")
     parser.add_argument("--verbose", action="store_true", help="log every request and decision")
+    parser.add_argument("--work", dest="run", action="store_const", const=work_command, help=argparse.SUPPRESS)     # see Workers
     commands = parser.add_subparsers(metavar="COMMAND")
 
     def command(run, name, about):
@@ -13824,6 +14188,7 @@ def open_daemon(options):
 
 
 def run_command(options):
+    go_on_compiled(find_paths(os.environ, options.home).cache)
     daemon, lock = open_daemon(options)
     if not daemon:
         return EXIT_RUNNING
@@ -13847,6 +14212,9 @@ def say_what_is_off(daemon):
 
 
 def once_command(options):
+    paths = find_paths(os.environ, options.home)
+    if not paths.database.exists():         # a first run is long
+        go_on_compiled(paths.cache)
     daemon, lock = open_daemon(options)
     if not daemon:
         return EXIT_RUNNING

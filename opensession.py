@@ -233,10 +233,13 @@ BLOCK_KINDS = {
 
 CHAIN_START = bytes(32)
 
+# Made once, as json.dumps makes one for each call.  What was read from JSON holds no circle to look for.
+HAIL_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+
 
 def hail_line(record):
     """One HAIL line as bytes with its line end: compact JSON, UTF-8, never NaN."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return HAIL_ENCODER.encode(record).encode() + b"\n"
 
 
 def next_chain(chain, line):
