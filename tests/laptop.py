@@ -13,22 +13,25 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from hashlib import sha256
 from pathlib import Path
 
 import daemon
 
 DAEMON = Path(daemon.__file__).absolute()
 SERVER = next(path for path in (Path(folder) / "opensession.py" for folder in sys.path) if path.is_file()).absolute()
+# The compiled daemon is made once for all laptops of a checkout.
+CACHE = Path(tempfile.gettempdir(), f"opensession-{sha256(str(DAEMON).encode()).hexdigest()[:12]}")
 
 
 def clean_environment(**more):
     """The environment without what would redirect a daemon or a server."""
     kept = {name: value for name, value in os.environ.items()
             if not name.startswith(("OPENSESSION_", "XDG_", "CLAUDE_", "CODEX_")) and name not in ("HOST", "PORT")}
-    return {**kept, **more}
+    return {**kept, "XDG_CACHE_HOME": str(CACHE), **more}
 
 
-def eventually(condition, seconds=15):
+def eventually(condition, seconds=40):
     """Wait until a condition gives something true; return it, or what it gave last."""
     end = time.monotonic() + seconds
     while not (result := condition()) and time.monotonic() < end:
