@@ -1665,8 +1665,13 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 def new_key():
     """A fresh API key, 178 bits of chance."""
-    body = "".join(secrets.choice(BASE62) for _ in range(30))
+    body = random_text(30)
     return f"osk_{body}{key_check(body)}"
+
+
+def random_text(length):
+    """Letters and digits by chance, 6 bits each: nothing that a command line, an address or a double click would cut."""
+    return "".join(secrets.choice(BASE62) for _ in range(length))
 
 
 def key_check(body):
@@ -2393,7 +2398,7 @@ def default_key(db, user):
 def login(db):
     """Sign a browser in with an API key; it gets a cookie that scripts cannot read."""
     user = user_of_key(db, field(body_object(), "api_key", str).strip())
-    token = secrets.token_urlsafe(32)
+    token = random_text(43)
     until = datetime.now(timezone.utc) + timedelta(days=COOKIE_DAYS)
     db.batch([
         ("DELETE FROM logins WHERE expires_at < ?", [now()]),
@@ -2582,7 +2587,7 @@ def create_invitation(user, db):
         require_team_admin(db, user, team_id)
     elif not user["is_admin"]:
         raise problem(403, "admin only")
-    invitation_id, code = new_id(), secrets.token_urlsafe(18)
+    invitation_id, code = new_id(), random_text(24)
     expires = utc_text(datetime.now(timezone.utc) + timedelta(days=INVITATION_DAYS))
     db.batch([
         ("""INSERT INTO invitations (id, hash, team_id, role, created_by, created_at, expires_at)
@@ -6142,7 +6147,7 @@ def offer_setup(write):
     setup_token_file().unlink(missing_ok=True)      # that of an earlier start holds no more
     if local or settings.setup == "open" or db.execute("SELECT 1 FROM users LIMIT 1"):
         return
-    token = secrets.token_urlsafe(18)
+    token = random_text(24)
     db.batch([("INSERT OR REPLACE INTO meta (key, value) VALUES ('setup_token', ?)", [secret_hash(token)])])
     path = setup_token_file()
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
