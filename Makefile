@@ -8,7 +8,7 @@ PY     := .venv/bin/python
 PYTEST := $(PY) -m pytest -q -rs -p no:cacheprovider -n 4
 
 help:
-	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
 
 run: .venv/server             ## serve ./data; the settings are environment variables, see README.md
 	$(PY) opensession.py
@@ -38,6 +38,9 @@ readme:                       ## write the READMEs' tables of tools anew
 bench: .venv/tests            ## how fast and how large, as one table: SCALE=0.1, ROWS="lists search"
 	$(PY) tests/bench/bench.py --scale $(SCALE) $(ROWS)
 
+bench-web: .venv/tests        ## how heavy and how fast the page is, in Chromium: ROWS="first jump"
+	$(PY) tests/bench/bench_web.py $(ROWS)
+
 clean:                        ## remove what the targets above made, except ./data
 	rm -rf .venv .hypothesis .pytest_cache .bench screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -52,4 +55,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow browser screenshots bench golden readme clean
+.PHONY: help run demo test slow browser screenshots bench bench-web golden readme clean
