@@ -183,6 +183,7 @@ export const TEXTS = {
     "usage.duplicates": ["{n} repeated record not counted|{n} repeated records not counted", "반복된 기록 {n}개 제외"],
     "usage.replayed": ["{n} token belongs to the session it was forked from|{n} tokens belong to the session it was forked from", "{n}토큰은 분기 원본 세션의 것"],
     "usage.hint": ["Tools write the usage of a response on several lines; adding them all up counts it more than once.", "도구는 한 응답의 사용량을 여러 줄에 기록합니다. 모두 더하면 중복으로 세게 됩니다."],
+    "break": ["Context compacted or interrupted", "컨텍스트 압축 또는 중단"],
     "boundary.sizes": ["{before} → {after} tokens", "{before} → {after} 토큰"],
     "diff.split": ["Side by side", "나란히 보기"],
     "image.enlarge": ["Enlarge", "크게 보기"],
