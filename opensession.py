@@ -4265,7 +4265,7 @@ def web_version(version, path):
     file = None if OUTSIDE.search(path) else page_file(path)
     if file is None or file not in VERSIONS.get(version, ()):
         raise problem(404, "the page has a newer version: load it again")
-    return send_page(read_page_file(*file), "public, max-age=31536000, immutable")
+    return send_page(read_page_file(*file), "max-age=31536000, immutable")
 
 
 @app.get("/")
@@ -4299,7 +4299,7 @@ def send_page(file, kept):
 # Paths that would lead out of the page's directory (or to a drive): whether something is there is nobody's business.
 OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|[\0:]")
 GZIP_ACCEPTED = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
-PAGE_TYPES = {".html": "text/html; charset=UTF-8", ".js": "text/javascript; charset=UTF-8", ".css": "text/css; charset=UTF-8",
+PAGE_TYPES = {".html": "text/html; charset=UTF-8", ".js": "text/javascript", ".css": "text/css; charset=UTF-8",
               ".json": "application/json", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
               ".woff2": "font/woff2", ".md": "text/plain; charset=UTF-8", ".LICENSE": "text/plain; charset=UTF-8"}
 

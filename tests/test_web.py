@@ -77,8 +77,8 @@ class Files(PageCase):
         return prefix + name
 
     def test_what_is_asked_for_by_its_version_is_kept_for_good_and_nothing_else(self):
-        for url, wanted in [(self.versioned("app.js"), "public, max-age=31536000, immutable"), ("/app.js", "no-cache"),
-                            (self.versioned("vendor/deep.js"), "public, max-age=31536000, immutable"),
+        for url, wanted in [(self.versioned("app.js"), "max-age=31536000, immutable"), ("/app.js", "no-cache"),
+                            (self.versioned("vendor/deep.js"), "max-age=31536000, immutable"),
                             ("/vendor/deep.js", "no-cache"), ("/", "no-cache")]:
             self.assertEqual((url, self.nobody.get(url).headers["Cache-Control"]), (url, wanted))
 
