@@ -40,9 +40,9 @@ export function farAway(list, pixels, downwards) {
     return far;
 }
 
-/** Change the pages without moving what the reader looks at. */
+/** Change the pages without moving what the reader looks at; below them all that is the last page. */
 export function keepPlace(list, change) {
-    const anchor = firstInSight(list);
+    const anchor = firstInSight(list) ?? list.lastElementChild;
     const before = anchor?.getBoundingClientRect().top;
     change();
     if (anchor?.isConnected) scrollBy({ top: anchor.getBoundingClientRect().top - before, behavior: "instant" });

@@ -57,6 +57,18 @@ class AVeryLongSession(Uploads):
         self.until(lambda: 1450 < int(self.see(".where").text.split(" ")[0].replace(",", "")) < 1550, "the middle")
 
 
+    def test_scrolling_past_what_is_drawn_comes_to_what_follows(self):
+        place = self.upload([new_event(text=f"This is number {at}.", at=at) for at in range(3000)])
+        self.sign_in(self.key)
+        self.go(place)
+        self.see(".reader .prompt", "This is number 0.")
+        for _ in range(5):
+            self.run_js("scrollBy(0, 2000)")
+            self.until(lambda: self.run_js("return [...document.querySelectorAll('.reader article')].some(each => {"
+                                           " const { top, bottom } = each.getBoundingClientRect(); return bottom > 0 && top < innerHeight; })"), "a row")
+        self.until(lambda: 10 < int(self.see(".where").text.split(" ")[0].replace(",", "")) < 150, "a place not far away")
+
+
 class ACompactedTurn(Uploads):
     def test_a_line_between_two_folds_says_so(self):
         steps = [new_event("ShellCommand", "", at=at, data={"command": f"echo {at}"}) for at in range(1, 9)]
