@@ -50,7 +50,6 @@ class AVeryLongSession(Uploads):
         self.sign_in(self.key)
         self.go(place)
         self.see(".reader .prompt", "This is number 0.")
-        self.see(".map .here:not([hidden])")
         self.run_js("""const map = document.querySelector(".map"), { left, top, height } = map.getBoundingClientRect();
             map.setPointerCapture = () => null;
             map.dispatchEvent(new PointerEvent("pointerdown", { clientX: left + 5, clientY: top + height / 2, buttons: 1, bubbles: true }));""")
