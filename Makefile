@@ -62,6 +62,9 @@ bench: .venv/tests            ## how fast and how large, as one table: SCALE=0.1
 secrets: .venv/tests          ## how well secrets are found, and how fast: CORPUS=dir for false alarms in real transcripts
 	$(PY) tests/bench/leaks.py "$(CORPUS)"
 
+bench-web: .venv/tests        ## how heavy and how fast the page is, in Chromium: ROWS="first jump"
+	$(PY) tests/bench/bench_web.py $(ROWS)
+
 clean:                        ## remove what the targets above made, except ./data
 	rm -rf .venv .hypothesis .pytest_cache .bench screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -76,4 +79,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench backup-test migrate-test golden readme secrets clean
+.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench bench-web backup-test migrate-test golden readme secrets clean

@@ -4163,10 +4163,11 @@ OUTLINE_ENTRIES = 5000
 def outline(session_id, reader, db):
     """A session by its prompts: each with what happened until the next one."""
     row = find_readable(db, reader, session_id)
-    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.outline")
-    turns = stored_turns(db, row)
+    limit = query_number("limit", OUTLINE_ENTRIES, 1, OUTLINE_ENTRIES)
+    cached(f"{row['id']}.{row['revision']}.{row['event_count']}.outline.{limit}")
+    turns = stored_turns(db, row, limit)
     entries, input_before, output_before = [], 0, 0
-    for turn in turns[:OUTLINE_ENTRIES]:
+    for turn in turns[:limit]:
         entries.append({
             **{name: turn[name] for name in ("ordinal", "event_id", "at", "text", "events", "steps", "edits", "errors")},
             "at": timestamp(turn["at"]), "seconds": seconds_between(turn["at"], turn["last"]),
@@ -4175,15 +4176,15 @@ def outline(session_id, reader, db):
             "output_tokens": max(0, turn["output_total"] - output_before) if turn["output_total"] else turn["output"]})
         input_before, output_before = max(input_before, turn["input_total"]), max(output_before, turn["output_total"])
     answer = {"entries": entries, "total": row["event_count"], "revision": row["revision"]}
-    return answer | ({"is_capped": True} if len(turns) > OUTLINE_ENTRIES else {})
+    return answer | ({"is_capped": True} if len(turns) > limit else {})
 
 
-def stored_turns(db, row):
-    """The turns of a session, read in portions until there are more than an outline shows."""
+def stored_turns(db, row, limit):
+    """The turns of a session, read in portions until there are more than a limit."""
     turns, after = [], -1
-    while len(turns) <= OUTLINE_ENTRIES:
+    while len(turns) <= limit:
         blocks = db.execute("SELECT first_ordinal, turns FROM blocks WHERE session_id = ? AND first_ordinal > ? "
-                            "ORDER BY first_ordinal LIMIT 200", [row["id"], after])
+                            "ORDER BY first_ordinal LIMIT ?", [row["id"], after, 2 + limit // 25])
         if not blocks:
             break
         for block in blocks:
@@ -5146,24 +5147,40 @@ def who_may(route):
 KEYS_THAT_FIT = {"any": "signed in, any key", "upload": "signed in, upload keys too"}
 
 
+@app.get("/v/<version>/<path:path>")
+def web_version(version, path):
+    """A file of the page under the address of its version: kept by browsers for good, as another version has another address."""
+    if version not in VERSIONS:
+        page_version(page_files())
+    file = None if OUTSIDE.search(path) else page_file(path)
+    if file is None or file not in VERSIONS.get(version, ()):
+        raise problem(404, "the page has a newer version: load it again")
+    return send_page(read_page_file(*file), "max-age=31536000, immutable")
+
+
 @app.get("/")
 @app.get("/<path:path>")
-def web(path="index.html"):
+def web(path=""):
     """The page: a file of it, else its shell, which finds out from the address what to show."""
     if re.match("api(/|$)", path) or OUTSIDE.search(path):
         raise problem(404, "there is nothing here")
-    path = path if os.path.isfile(settings.web_dir / path) else "index.html"
+    file = None if path == "index.html" else page_file(path)
+    if file:
+        return send_page(read_page_file(*file), "no-cache")
     try:
-        file = page_file(path)
+        return send_page(page_shell(page_files(), ahead_of(path)), "no-cache")
     except OSError:
         raise problem(404, "there is nothing here") from None
+
+
+def send_page(file, kept):
+    """Answer with what page_answer made, zipped for those who take it.  `kept` is how long browsers keep it."""
     zipped = file.zipped and GZIP_ACCEPTED.search(sent("Accept-Encoding"))
-    cached(f"{file.tag}.gz" if zipped else file.tag)
+    if kept == "no-cache":
+        cached(f"{file.tag}.gz" if zipped else file.tag)
     response.content_type = file.kind
     response.set_header("Vary", "Accept-Encoding")
-    # A library that is asked for by its version never changes; all else is asked for again, and told so by its tag.
-    lasting = path.startswith("vendor/") and query("v")
-    response.set_header("Cache-Control", "public, max-age=31536000, immutable" if lasting else "no-cache")
+    response.set_header("Cache-Control", kept)
     if zipped:
         response.set_header("Content-Encoding", "gzip")
     return file.zipped if zipped else file.plain
@@ -5172,26 +5189,87 @@ def web(path="index.html"):
 # Paths that would lead out of the page's directory (or to a drive): whether something is there is nobody's business.
 OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|[\0:]")
 GZIP_ACCEPTED = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
-PAGE_TYPES = {".html": "text/html; charset=UTF-8", ".js": "text/javascript; charset=UTF-8", ".css": "text/css; charset=UTF-8",
+PAGE_TYPES = {".html": "text/html; charset=UTF-8", ".js": "text/javascript", ".css": "text/css; charset=UTF-8",
               ".json": "application/json", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
               ".woff2": "font/woff2", ".md": "text/plain; charset=UTF-8", ".LICENSE": "text/plain; charset=UTF-8"}
 
 
-def page_file(path):
-    """A file of the page, as it is now.  Raises OSError."""
-    path = settings.web_dir / path
-    found = path.stat()
-    return read_page_file(path, found.st_mtime_ns, found.st_size)
-
-
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=512)
 def read_page_file(path, changed, size):
-    """Tag, media type, bytes and, where it pays, zipped bytes of a file of the page; read and zipped once."""
-    plain = path.read_bytes()
+    """A file of the page as an answer; read and zipped once.  Raises OSError."""
+    return page_answer(Path(path).read_bytes(), PAGE_TYPES.get(Path(path).suffix, "application/octet-stream"))
+
+
+def page_answer(plain, kind):
+    """Tag, media type, bytes and, where it pays, zipped bytes."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
     zipped = deflate.compress(plain) + deflate.flush()
-    return SimpleNamespace(tag=sha256(plain).hexdigest()[:32], kind=PAGE_TYPES.get(path.suffix, "application/octet-stream"),
+    return SimpleNamespace(tag=sha256(plain).hexdigest()[:32], kind=kind,
                            plain=plain, zipped=zipped if len(zipped) < 0.9 * len(plain) else None)
+
+
+def page_file(path):
+    """(path, time of change, size) of a file of the page, as it is now; None where there is none."""
+    path = os.path.join(settings.web_dir, path)
+    return (path, os.stat(path).st_mtime_ns, os.stat(path).st_size) if os.path.isfile(path) else None
+
+
+def page_files():
+    """Every file of the page."""
+    paths = [os.path.join(folder, name) for folder, _, names in os.walk(settings.web_dir) for name in names]
+    return tuple(sorted(filter(None, map(page_file, paths))))
+
+
+VERSIONS = {}               # name of a version of the page -> its files; those that are asked for as long as this server runs
+
+
+@functools.lru_cache(maxsize=4)
+def page_version(files):
+    """The name of what all files of the page hold together."""
+    tags = [f"{os.path.relpath(path, settings.web_dir)} {read_page_file(path, *facts).tag}" for path, *facts in files]
+    version = sha256("\n".join(tags).encode()).hexdigest()[:12]
+    VERSIONS[version] = frozenset(files)
+    return version
+
+
+# What the first view of an address needs beside app.js, so that it is asked for at once and not import by import:
+# modules and style sheets, and what they will ask the API for (as HTML), with the part of the address that is in brackets.
+ALWAYS_AHEAD = ["/api/health", "/api/auth/me"]
+AHEAD = [("", ["sessions.js"], []),
+         (r"session/([\w-]+)", ["session.js", "reading.css"],
+          ["/api/sessions/{}", "/api/sessions/{}/map", "/api/sessions/{}/outline?limit=50", "/api/sessions/{}/events?from=0&amp;limit=30"])]
+IMPORTED = re.compile(r'^import (?:.* from )?"\./([\w./-]+)"', re.M)
+
+
+def ahead_of(path):
+    """([files], [requests]) that the page at an address begins with."""
+    for pattern, files, requests in AHEAD:
+        if found := re.fullmatch(pattern, path):
+            return tuple(files), tuple([*ALWAYS_AHEAD, *(each.format(*found.groups()) for each in requests)])
+    return (), tuple(ALWAYS_AHEAD)
+
+
+@functools.lru_cache(maxsize=64)
+def page_shell(files, ahead):
+    """index.html with its files under the address of their version, and links to what the view needs.  Raises OSError."""
+    names, requests = ahead
+    version = f"/v/{page_version(files)}/"
+    links = [f'<link rel="stylesheet" href="{version}{name}">' for name in names if name.endswith(".css")]
+    links += [f'<link rel="preload" as="fetch" crossorigin href="{each}">' for each in requests]
+    links += [f'<link rel="modulepreload" href="{version}{name}">' for name in modules_of(["app.js", *names])]
+    shell = (settings.web_dir / "index.html").read_text().replace('="/', f'="{version}').replace("</head>", "\n".join([*links, "</head>"]))
+    return page_answer(shell.encode(), PAGE_TYPES[".html"])
+
+
+def modules_of(names):
+    """Modules with all that they import, and so on; each once."""
+    found, waiting = [], list(names)
+    while waiting:
+        name = waiting.pop(0)
+        if name.endswith(".js") and name not in found and page_file(name):
+            found.append(name)
+            waiting += IMPORTED.findall((settings.web_dir / name).read_text())
+    return found
 
 
 # ---------------------------------------------------------------------------

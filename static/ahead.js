@@ -1,9 +1,21 @@
-// ahead.js - asks at once for what the page of a session needs, where otherwise each import waits for the one before
-if (location.pathname.startsWith("/session/")) {
-    const ask = values => document.head.append(Object.assign(document.createElement("link"), values));
-    const id = location.pathname.split("/")[2];
-    for (const part of ["", "/map", "/outline"]) ask({ rel: "preload", as: "fetch", crossOrigin: "anonymous", href: `/api/sessions/${id}${part}` });
-    const modules = "session acts blocks calls code copying diff events files filters find folds following format head kinds languages map markdown marks "
-        + "outline pages plan reader steps store tools touched words vendor/marked.esm vendor/purify.min";
-    for (const name of modules.split(" ")) ask({ rel: "modulepreload", href: `/${name}.js` });
+// ahead.js - asks for events before they are needed, in windows larger than a page
+import { neededBy } from "./plan.js";
+
+const LINES = 80;                       // about so many are here before the reader comes to them
+
+/** {begin(from, to), ask(at, downwards)} of a reader that goes through a plan. */
+export function openAhead(store, plan) {
+    let low = 0, high = 0;              // all between was asked for
+
+    function ask(at, downwards) {
+        const end = lines => downwards ? plan().pageEnd(at, lines) : plan().pageStart(at, lines);
+        const near = end(LINES / 2);
+        if (low <= near && near <= high) return;
+        const far = end(LINES), from = Math.min(at, far), to = Math.max(at, far);
+        [low, high] = [Math.min(low, from), Math.max(high, to)];
+        // What fails here fails again, and is reported, when it is needed.
+        store.need(neededBy(plan().between(from, to))).catch(() => null);
+    }
+
+    return { ask, begin(from, to) { [low, high] = [from, to]; } };
 }

@@ -40,6 +40,7 @@ async function show({ back = false } = {}) {
         else ended?.();
     } catch (error) {
         if (!view.isConnected) return;
+        if (error.status === undefined && await isOutdated()) return location.reload();
         if (error.status === 401) return go("/login?next=" + encodeURIComponent(location.pathname + location.search), { replace: true });
         drawError(view, error);
     }
@@ -54,6 +55,12 @@ function route(path) {
         if (match) return [load, ...match.slice(1)];
     }
     return [() => Promise.reject(Object.assign(new Error(t("error.page")), { status: 404 }))];
+}
+
+/** Whether the server has another version of the page than this one, whose other parts cannot be had any more. */
+async function isOutdated() {
+    const answer = await fetch("/", { cache: "no-store" }).catch(() => null);
+    return Boolean(answer?.ok) && !(await answer.text()).includes(new URL(import.meta.url).pathname);
 }
 
 function drawError(view, error) {

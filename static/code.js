@@ -17,8 +17,9 @@ const isSupported = "highlights" in CSS;
 const seen = isSupported && new IntersectionObserver(entries => entries.forEach(entry => {
     if (!entry.isIntersecting) return;
     seen.unobserve(entry.target);
-    paint(entry.target).catch(() => null);      // colours are a help, never a reason to fail
+    if (waiting.push(entry.target) === 1) whenIdle(paintWaiting);
 }), { rootMargin: "200px" });
+const waiting = [];                     // code in sight that is plain yet
 const painted = new Map();              // kind -> Highlight
 const grammars = new Map();             // name -> promise of the highlighter that knows it
 let sincePurge = 0;
@@ -29,11 +30,25 @@ export function colourCode(root) {
     for (const code of root.querySelectorAll("pre[data-language]:not([data-language='']), .split[data-language]:not([data-language='']), .prose pre > code[class]")) seen.observe(code);
 }
 
+/** Code is coloured when there is nothing else to do, so that scrolling never waits for it; what has gone meanwhile stays plain. */
+function whenIdle(work) {
+    if ("requestIdleCallback" in window) requestIdleCallback(work);
+    else setTimeout(() => work({ timeRemaining: () => 0 }), 50);
+}
+
+async function paintWaiting(deadline) {
+    do {
+        await paint(waiting[0]).catch(() => null);      // colours are a help, never a reason to fail
+        waiting.shift();
+    } while (waiting.length && deadline.timeRemaining() > 8);
+    if (waiting.length) whenIdle(paintWaiting);
+}
+
 const languageOf = node => grammarOf(node.dataset.language ?? node.className.replace(/^language-/, ""));
 
 async function paint(node) {
     const language = languageOf(node);
-    if (!language || node.textContent.length > LONGEST) return;
+    if (!language || !node.isConnected || node.textContent.length > LONGEST) return;
     const highlighter = await highlighterFor(language);
     if (!node.isConnected) return;
     const { texts, whole } = textsOf(node);

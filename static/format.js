@@ -1,16 +1,8 @@
 // format.js - numbers, times and sizes as people of the chosen language write them
-import { language } from "./i18n.js";
+import { formatter } from "./i18n.js";
 
-const formats = new Map();
-
-function format(kind, options) {
-    const key = kind.name + language() + JSON.stringify(options);
-    if (!formats.has(key)) formats.set(key, new kind(language(), options));
-    return formats.get(key);
-}
-
-const dateFormat = options => format(Intl.DateTimeFormat, options);
-const numberFormat = options => format(Intl.NumberFormat, options);
+const dateFormat = options => formatter(Intl.DateTimeFormat, options);
+const numberFormat = options => formatter(Intl.NumberFormat, options);
 
 export const number = value => numberFormat({}).format(value ?? 0);
 export const compact = value => numberFormat({ notation: "compact", maximumSignificantDigits: 3 }).format(value ?? 0);
@@ -29,7 +21,7 @@ const STEPS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 
 export function age(time) {
     const seconds = Math.max(0, (Date.now() - new Date(time)) / 1000);
     const [unit, size] = STEPS.find(([, size]) => seconds >= size) ?? ["second", 1];
-    return format(Intl.RelativeTimeFormat, { style: "narrow", numeric: "always" }).format(-Math.floor(seconds / size), unit);
+    return formatter(Intl.RelativeTimeFormat, { style: "narrow", numeric: "always" }).format(-Math.floor(seconds / size), unit);
 }
 
 /** Milliseconds as their two largest units: "1h 5m", "42s", "0.3s". */

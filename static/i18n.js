@@ -13,7 +13,7 @@ export const language = () => chosen;
 export function t(key, values = {}) {
     const text = TEXTS[key]?.[codes.indexOf(chosen)] ?? key;
     const forms = "n" in values ? text.split("|") : [text];
-    const form = forms.length > 1 && new Intl.PluralRules(chosen).select(values.n) !== "one" ? forms[1] : forms[0];
+    const form = forms.length > 1 && formatter(Intl.PluralRules, {}).select(values.n) !== "one" ? forms[1] : forms[0];
     return form.replace(/\{(\w+)\}/g, (whole, name) => shown(values[name]));
 }
 
@@ -34,7 +34,16 @@ export function choose(code) {
     document.documentElement.lang = code;
 }
 
-const shown = value => typeof value === "number" ? new Intl.NumberFormat(chosen).format(value) : value;
+const shown = value => typeof value === "number" ? formatter(Intl.NumberFormat, {}).format(value) : value;
+
+const formatters = new Map();
+
+/** A formatter of a class of Intl, for the language and with these options: kept, as making one takes longer than using it a hundred times. */
+export function formatter(kind, options) {
+    const key = `${kind.name} ${chosen} ${JSON.stringify(options)}`;
+    if (!formatters.has(key)) formatters.set(key, new kind(chosen, options));
+    return formatters.get(key);
+}
 
 function detect() {
     const wanted = [localStorage.getItem("language"), ...navigator.languages].map(code => code?.slice(0, 2));

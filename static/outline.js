@@ -74,14 +74,3 @@ const caused = ({ steps, edits, errors, seconds }) => [
     errors > 0 && html`<span class="failed">${t("count.errors", { n: errors })}</span>`,
     seconds > 0 && duration(seconds * 1000),
 ];
-
-/** The number of the chapter that an ordinal lies in. */
-export function chapterAt(chapters, ordinal) {
-    let low = 0, high = chapters.length - 1;
-    while (low < high) {
-        const middle = (low + high + 1) >> 1;
-        if (chapters[middle].from <= ordinal) low = middle;
-        else high = middle - 1;
-    }
-    return low;
-}

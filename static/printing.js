@@ -4,19 +4,19 @@ import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 import { Page } from "./pages.js";
 import { announce } from "./parts.js";
-import { neededBy, piecesBetween } from "./plan.js";
+import { neededBy } from "./plan.js";
 
 const MOST = 5000;                      // events; a longer session is a book that nobody prints
 const AT_ONCE = 500;
 
-/** Draw the session's pieces behind the reader, print, and take them away again. */
-export async function print(middle, store, { pieces, facts }) {
+/** Draw what the session's plan shows behind the reader, print, and take them away again. */
+export async function print(middle, store, { plan, facts }) {
     announce(t("loading"));
     const paper = element(html`<section class="paper"></section>`);
     const end = Math.min(facts.total, MOST);
     for (let from = 0; from < end; from += AT_ONCE) {
         const to = Math.min(from + AT_ONCE, end);
-        const some = piecesBetween(pieces, from, to);
+        const some = plan.between(from, to);
         await store.need(neededBy(some));
         paper.insertAdjacentHTML("beforeend", new Page(some, store.at, { from, to }).markup);
     }

@@ -1,17 +1,19 @@
 // reader.js - a long session as pages of a plan: drawn towards both ends, dropped when far away
-import { diffBlock, drawBlock } from "./blocks.js";
+import { openAhead } from "./ahead.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 import { Page } from "./pages.js";
 import { isAway, showError, whenReachable } from "./parts.js";
-import { holder, neededBy, pageEnd, pageStart, piecesBetween } from "./plan.js";
+import { neededBy } from "./plan.js";
+import { farAway, firstInSight, isWithin, keepPlace, lastInSight, nextFrame } from "./sight.js";
+import { openUnfolding } from "./unfolding.js";
 
-const WEIGHT = 50;                      // lines of a page, about
-const BAR = 56;                         // pixels that the bar on top covers
-const NEAR = 900;                       // what is closer than this is drawn …
-const FAR = 1700;                       // … and what is farther goes
+const SLICE = 12;                       // lines of a page, about: so much can be drawn within a frame
+const SCREEN = 40;                      // lines drawn at once where the reader is to see no change
+const NEAR = 1100;                      // what is closer than so many pixels is drawn …
+const FAR = 2000;                       // … and what is farther goes
 
-/** Show the events of a session in `box`.  `plan()` gives {facts, pieces}, `unhide(ordinal)` opens the folds round an event. */
+/** Show the events of a session in `box`.  `plan()` is what is to be seen, `unhide(ordinal)` opens the folds round an event. */
 export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     const pages = new Map();            // <section> of a page -> Page
     let generation = 0, busy = false, waiting = false, broken = false;
@@ -20,21 +22,21 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     const [top, list, bottom] = box.children;
     const watch = new IntersectionObserver(entries => entries.some(entry => entry.isIntersecting) && grow(), { rootMargin: `${NEAR}px` });
     [top, bottom].forEach(end => watch.observe(end));
-    box.addEventListener("toggle", event => unfold(event.target), true);
-    box.addEventListener("click", clicked);
+    const pageOf = node => pages.get(node.closest("section.page"));
+    const ahead = openAhead(store, plan);
+    const folds = openUnfolding(box, store, { pageOf, onDraw });
     addEventListener("scroll", moved, { passive: true });
     addEventListener("resize", moved, { passive: true });
 
     const firstPage = () => pages.get(list.firstElementChild);
     const lastPage = () => pages.get(list.lastElementChild);
     const total = () => plan().facts.total;
-    const isNear = end => { const { top, bottom } = end.getBoundingClientRect(); return bottom > -NEAR && top < innerHeight + NEAR; };
 
     /** Make the page of [from, to); null where everything was drawn anew meanwhile. */
     async function makePage(from, to) {
         const mine = generation;
-        const pieces = piecesBetween(plan().pieces, from, to);
-        await store.need(neededBy(pieces));
+        const pieces = plan().between(from, to), needed = neededBy(pieces);
+        if (!store.has(needed)) await store.need(needed);
         return mine === generation && box.isConnected ? new Page(pieces, store.at, { from, to }) : null;
     }
 
@@ -45,21 +47,24 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         onDraw(section);
     }
 
-    /** Whether an end in sight lacks something.  The observer alone is not enough: what came near again within a frame is no change to it. */
-    const isLacking = () => pages.size && !broken && (lastPage().to < total() && isNear(bottom) || firstPage().from > 0 && isNear(top));
+    /** Where something is missing at an end in sight: the [from, to, where] of the page to draw next. */
+    function lacking() {
+        if (!pages.size || broken) return null;
+        const { from } = firstPage(), { to } = lastPage();
+        if (to < total() && isWithin(bottom, NEAR)) return [to, plan().pageEnd(to, SLICE), "append"];
+        if (from > 0 && isWithin(top, NEAR)) return [plan().pageStart(from, SLICE), from, "prepend"];
+        return null;
+    }
 
-    /** Draw what is missing at the ends in sight, one page at a time. */
+    /** Draw what is missing at the ends in sight, one page a frame. */
     async function grow() {
-        if (busy || broken || !pages.size) return;
+        if (busy) return;
         busy = true;
         const mine = generation;
         try {
-            while (box.isConnected && mine === generation) {
-                const { facts, pieces } = plan();
-                const { from } = firstPage(), { to } = lastPage();
-                if (to < facts.total && isNear(bottom)) await extend(to, pageEnd(facts, pieces, to, WEIGHT), "append");
-                else if (from > 0 && isNear(top)) await extend(pageStart(facts, pieces, from, WEIGHT), from, "prepend");
-                else break;
+            for (let next = lacking(); next && box.isConnected && mine === generation; next = lacking()) {
+                await extend(...next);
+                await nextFrame();
             }
         } catch (error) {
             failed(error);
@@ -70,22 +75,14 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     }
 
     async function extend(from, to, where) {
+        ahead.ask(where === "append" ? to : from, where === "append");
         const page = await makePage(from, to);
         if (!page) return;
-        keepPlace(() => {
-            add(page, where);
-            dropFar(() => where === "append" ? list.firstElementChild : list.lastElementChild);
-        });
+        const far = farAway(list, FAR, where === "append");
+        const change = () => { add(page, where); far.forEach(drop); };
+        if (where === "append" && !far.length) change();
+        else keepPlace(list, change);
         store.keepOnly(firstPage().from, lastPage().to);
-    }
-
-    /** Only what is far out of sight goes; what goes too early would come back at once. */
-    function dropFar(farthest) {
-        while (pages.size > 2) {
-            const { top, bottom } = farthest().getBoundingClientRect();
-            if (bottom > -FAR && top < innerHeight + FAR) return;
-            drop(farthest());
-        }
     }
 
     function drop(section) {
@@ -93,35 +90,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         section.remove();
     }
 
-    /** Change the pages without moving what the reader looks at. */
-    function keepPlace(change) {
-        const anchor = inSight();
-        const before = anchor?.getBoundingClientRect().top;
-        change();
-        if (anchor?.isConnected) scrollBy({ top: anchor.getBoundingClientRect().top - before, behavior: "instant" });
-    }
-
     const rows = () => list.querySelectorAll(".page > [data-at]");
-
-    /** The first row in sight. */
-    function inSight() {
-        for (const section of list.children) {
-            if (section.getBoundingClientRect().bottom <= BAR) continue;
-            for (const row of section.children) if (row.dataset.at && row.getBoundingClientRect().bottom > BAR) return row;
-        }
-        return null;
-    }
-
-    function lastInSight() {
-        for (const section of [...list.children].reverse()) {
-            if (section.getBoundingClientRect().top >= innerHeight) continue;
-            for (const row of [...section.children].reverse()) {
-                const { top, height } = row.getBoundingClientRect();
-                if (row.dataset.at && height && top < innerHeight) return row;
-            }
-        }
-        return null;
-    }
 
     function failed(error) {
         broken = true;
@@ -133,7 +102,9 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     }
 
     function drawEnds() {
-        const atEnd = pages.size && lastPage().to >= total();
+        const atEnd = pages.size > 0 && lastPage().to >= total();
+        // Room below what is drawn lets the page scroll to its place before the rest is there.
+        bottom.classList.toggle("more", !atEnd);
         if (atEnd) bottom.innerHTML = html`<p class="over">${t("end", { n: total() })}</p>`;
         else if (!bottom.querySelector(".error")) bottom.replaceChildren();
         moved();
@@ -145,54 +116,20 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         requestAnimationFrame(() => {
             waiting = false;
             if (!box.isConnected || !pages.size) return;
-            if (isLacking()) grow();
-            const first = Number(inSight()?.dataset.at ?? 0), last = lastInSight();
+            if (lacking()) grow();
+            const first = Number(firstInSight(list)?.dataset.at ?? 0), last = lastInSight(list);
             onMove(first, Math.max(first, Number(last?.dataset.to ?? last?.dataset.at ?? first)));
         });
     }
 
-    /** Draw the inside of an event's fold when it is opened for the first time. */
-    function unfold(details) {
-        const key = details.dataset?.body;
-        if (!key || !details.open || details.querySelector(":scope > .body")) return;
-        details.append(element(html`<div class="body">${pageOf(details).hidden.get(key)()}</div>`));
-        onDraw(details);
-    }
-
-    const pageOf = node => pages.get(node.closest("section.page"));
-
-    function clicked(event) {
-        const button = event.target.closest("button");
-        if (button?.dataset.more) replaceFold(button, pageOf(button).hidden.get(button.dataset.more)());
-        if (button?.dataset.whole) fetchWhole(button);
-    }
-
-    function replaceFold(button, markup) {
-        const opened = element(html`<div class="opened" tabindex="-1">${markup}</div>`);
-        button.closest(".fold").replaceWith(opened);
-        opened.focus({ preventScroll: true });
-        onDraw(opened);
-    }
-
-    async function fetchWhole(button) {
-        const { whole: ordinal, block } = button.dataset;
-        button.disabled = true;
-        try {
-            const event = await store.whole(ordinal);
-            replaceFold(button, block === "diff" ? diffBlock(null, event.event_type.data.diff) : drawBlock(null, event, Number(block)));
-        } catch (error) {
-            button.disabled = false;
-            showError(button.parentNode, error);
-        }
-    }
-
-    /** Begin anew with the page that starts at an ordinal. */
-    async function show(ordinal) {
+    /** Begin anew with the page that starts at an ordinal, and so many lines before and behind it. */
+    async function show(ordinal, before = 0, behind = SLICE) {
         generation += 1;
         broken = false;
-        const { facts, pieces } = plan();
-        const from = Math.min(facts.callOf(ordinal), startOf(pieces, ordinal));
-        const page = await makePage(from, pageEnd(facts, pieces, from, WEIGHT));
+        const place = Math.min(plan().facts.callOf(ordinal), startOf(ordinal));
+        const from = before && place ? plan().pageStart(place, before) : place, to = plan().pageEnd(place, behind);
+        ahead.begin(from, to);
+        const page = await makePage(from, pages.size ? to : plan().readyEnd(from, to, store.has));
         if (!page) return false;
         list.replaceChildren();
         pages.clear();
@@ -202,8 +139,8 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     }
 
     /** A page begins with a whole line: the fold that an ordinal lies in, else the event itself. */
-    function startOf(pieces, ordinal) {
-        const piece = holder(pieces, ordinal);
+    function startOf(ordinal) {
+        const piece = plan().holder(ordinal);
         return piece && piece.type !== "events" ? piece.from : ordinal;
     }
 
@@ -211,7 +148,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     function rowOf(ordinal) {
         const exact = document.getElementById(`e-${ordinal}`);
         if (exact) return exact;
-        const piece = holder(plan().pieces, ordinal);
+        const piece = plan().holder(ordinal);
         return piece?.key && document.getElementById(`f-${piece.key}`)
             || [...rows()].findLast(row => Number(row.dataset.at) <= ordinal) || null;
     }
@@ -219,26 +156,23 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     /** Draw everything anew after the plan has changed; what the reader looks at, or `focus`, stays where it is. */
     async function replan(focus) {
         if (!pages.size) return;
-        const anchor = (focus && document.getElementById(focus)) ?? inSight();
+        const anchor = (focus && document.getElementById(focus)) ?? firstInSight(list);
         const ordinal = Number(anchor?.dataset.at ?? 0), before = anchor?.getBoundingClientRect().top ?? 0;
         const id = anchor?.id;
         const opened = [...list.querySelectorAll("details[open][data-body]")].map(details => details.closest(".event").id);
-        if (!await show(ordinal)) return;
+        if (!await show(ordinal, SCREEN, SCREEN)) return;
         reopen(opened);
         const row = (id && document.getElementById(id)) ?? rowOf(ordinal);
-        const place = () => row && scrollBy({ top: row.getBoundingClientRect().top - before, behavior: "instant" });
-        place();
-        await grow();
-        // Near the start there may be nothing above to scroll by until the pages before are drawn.
-        place();
+        if (row) scrollBy({ top: row.getBoundingClientRect().top - before, behavior: "instant" });
         (focus && row?.querySelector("[data-fold]") || null)?.focus({ preventScroll: true });
+        await grow();
     }
 
     /** Open again what the reader had opened. */
     function reopen(ids) {
         for (const id of ids) {
             const details = document.querySelector(`#${CSS.escape(id)} > details`);
-            if (details) { details.open = true; unfold(details); }
+            if (details) folds.open(details);
         }
     }
 
@@ -250,11 +184,12 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         if (!target) return null;
         if (mark) markOnly(target);
         target.scrollIntoView({ block: "start", behavior: "instant" });
-        await grow();
+        grow();
         return target;
     }
 
-    const isDrawn = ordinal => [...pages.values()].some(page => page.from <= ordinal && ordinal < page.to) && reveal(ordinal);
+    const holds = (page, ordinal) => page.from <= ordinal && ordinal < page.to;
+    const isDrawn = ordinal => [...pages.values()].some(page => holds(page, ordinal)) && reveal(ordinal);
 
     function reveal(ordinal) {
         const found = document.getElementById(`e-${ordinal}`);
@@ -262,8 +197,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         const host = [...pages.values()].map(page => page.places.get(ordinal)).find(place => place !== undefined);
         const details = host !== undefined && document.querySelector(`#e-${host} > details`);
         if (!details) return null;
-        details.open = true;
-        unfold(details);
+        folds.open(details);
         return document.getElementById(`e-${ordinal}`) ?? details.parentNode;
     }
 
@@ -271,21 +205,28 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         box.querySelectorAll(".marked").forEach(old => old.classList.remove("marked"));
         target.classList.add("marked");
         const details = target.querySelector(":scope > details");
-        if (details) { details.open = true; unfold(details); }
+        if (details) folds.open(details);
         target.focus?.({ preventScroll: true });
     }
 
     /** Scroll to an ordinal without marking or opening anything; fast enough to follow a pointer. */
     async function scrollToward(ordinal) {
-        const drawn = [...pages.values()].some(page => page.from <= ordinal && ordinal < page.to);
-        if (!drawn && !await show(ordinal)) return;
+        if (![...pages.values()].some(page => holds(page, ordinal)) && !await show(ordinal)) return;
         rowOf(ordinal)?.scrollIntoView({ block: "start", behavior: "instant" });
+        grow();
+    }
+
+    async function last() {
+        const end = Math.max(0, total() - 1);
+        if (!pages.size || !holds(lastPage(), end)) await show(end, SCREEN);
+        scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
         await grow();
+        scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
     }
 
     return {
-        show: ordinal => show(ordinal).then(grow),
-        replan, jumpTo, scrollToward,
+        show: ordinal => show(ordinal).then(() => { grow(); }),
+        replan, jumpTo, scrollToward, last,
         /** The plan has changed and nothing that is drawn counts any more. */
         restart() {
             generation += 1;
@@ -294,14 +235,8 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         },
         kept: (node, key) => pageOf(node).hidden.get(key)(),
         reaches: ordinal => Boolean(pages.size) && lastPage().to >= ordinal,
-        inSight: () => Number(inSight()?.dataset.at ?? 0),
+        inSight: () => Number(firstInSight(list)?.dataset.at ?? 0),
         first: () => scrollToward(0).then(() => scrollTo({ top: 0, behavior: "instant" })),
-        async last() {
-            await scrollToward(Math.max(0, total() - 1));
-            scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
-            await grow();
-            scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
-        },
         isAtEnd: () => Boolean(pages.size) && lastPage().to >= total() && bottom.getBoundingClientRect().top < innerHeight + 120,
         close() {
             generation += 1;

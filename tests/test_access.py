@@ -87,6 +87,7 @@ TABLE = [
     ("GET /api/config/sync", None,                                                      "401 200 200 200 200 200 200 200 200"),
     ("PUT /api/config/sync", {"privacy": {}},                                           "401 403 403 403 403 403 200 403 403"),
     ("GET /", None,                                                                     "200 200 200 200 200 200 200 200 200"),
+    ("GET /v/<version>/<path:path>", None,                                              "404 404 404 404 404 404 404 404 404"),
     ("GET /<path:path>", None,                                                          "200 200 200 200 200 200 200 200 200"),
 ]
 
@@ -166,7 +167,7 @@ class AccessCase(ServerCase):
             return self.key_id(caller)
         return caller.post("/api/keys", {"name": "x"}).json["id"]
 
-    unknown_team_id, ordinal, path = "0000", "0", "some/page"
+    unknown_team_id, ordinal, path, version = "0000", "0", "some/page", "0123456789ab"
 
     def fill(self, text, caller):
         """A text with every {name} in it replaced by something that is there."""

@@ -91,6 +91,14 @@ class Outline(SessionCase):
         answer = self.read(session_id, "outline")
         self.assertEqual((len(answer["entries"]), answer["is_capped"]), (10, True))
 
+    def test_its_first_turns_are_the_same_whether_asked_for_alone_or_with_all(self):
+        session_id = self.store([new_event(kind, text=str(number), at=number) for number in range(30)
+                                 for kind in ("UserMessage", "AgentMessage")])
+        whole, first = self.read(session_id, "outline"), self.read(session_id, "outline", limit=7)
+        self.assertEqual((first["entries"], first["is_capped"]), (whole["entries"][:7], True))
+        self.assertNotIn("is_capped", self.read(session_id, "outline", limit=30))
+        self.assertEqual(self.ada.get(f"/api/sessions/{session_id}/outline?limit=x").status, 400)
+
     def test_it_does_not_read_the_body(self):
         session_id = self.store([new_event(text="Go"), edit()])
         path, = (self.folder / "data/bodies").glob("*/*")

@@ -6,6 +6,8 @@ import re
 import unittest
 from pathlib import Path
 
+import opensession
+
 STATIC = Path(__file__).resolve().parent.parent / "static"
 MODULES = {path.name: path.read_text() for path in STATIC.glob("*.js")}
 TEXT = re.compile(r'^    "([\w.-]+)": \[\s*("(?:[^"\\]|\\.)*"),\s*("(?:[^"\\]|\\.)*")\]', re.M)
@@ -104,17 +106,34 @@ class Vendored(unittest.TestCase):
 
 
 class WhatIsAskedForAhead(unittest.TestCase):
-    def test_it_is_what_the_page_of_a_session_imports(self):
-        needed, waiting = set(), ["session.js"]
-        while waiting:
-            name = waiting.pop()
-            if name in needed:
-                continue
-            needed.add(name)
-            waiting += [other for other in re.findall(r'^import (?:.* from )?"\./([\w./-]+)"', MODULES.get(name, ""), re.M)]
-        listed = " ".join(re.findall(r'"([a-z0-9/. ]+)"', MODULES["ahead.js"].split("const modules")[1].split(";")[0])).split()
-        everywhere = re.findall(r'modulepreload" href="/([\w/.]+)"', (STATIC / "index.html").read_text())
-        self.assertEqual({name.removesuffix(".js") for name in needed.difference(everywhere)}, set(listed))
+    def test_the_page_of_a_session_asks_the_api_for_just_that(self):
+        files, requests = opensession.ahead_of("session/abc")
+        events, turns = re.search(r"FIRST = { events: (\d+), turns: (\d+) }", MODULES["session.js"]).groups()
+        self.assertEqual(set(requests) - {"/api/health", "/api/auth/me"},
+                         {"/api/sessions/abc", "/api/sessions/abc/map", f"/api/sessions/abc/outline?limit={turns}",
+                          f"/api/sessions/abc/events?from=0&amp;limit={events}"})
+        for name in files:
+            self.assertTrue((STATIC / name).is_file(), name)
+
+    def test_each_view_in_the_table_is_one_of_the_page(self):
+        for path, view in (("", "sessions.js"), ("session/abc", "session.js")):
+            self.assertIn(view, opensession.ahead_of(path)[0])
+            self.assertIn(f'import("./{view}")', MODULES["app.js"])
+
+
+class Modules(unittest.TestCase):
+    def test_none_is_too_long_to_be_read_at_once(self):
+        self.assertEqual([name for name, text in MODULES.items() if text.count("\n") > 250 and name != "texts.js"], [])
+
+    def test_imports_lead_downwards_only(self):
+        imports = {name: re.findall(r'^import (?:.* from )?"\./([\w-]+\.js)"', text, re.M) for name, text in MODULES.items()}
+
+        def below(name, above):
+            self.assertNotIn(name, above, " > ".join([*above, name]))
+            for other in imports[name]:
+                below(other, [*above, name])
+        for name in imports:
+            below(name, [])
 
 
 if __name__ == "__main__":

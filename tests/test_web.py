@@ -69,10 +69,54 @@ class Files(PageCase):
         answer = self.nobody.get("/app.js", headers=known)
         self.assertEqual((answer.status, answer.body), (200, b"this is another"))
 
-    def test_a_library_asked_for_by_its_version_is_kept_and_nothing_else(self):
-        for url, wanted in [("/vendor/deep.js?v=1", "public, max-age=31536000, immutable"), ("/vendor/deep.js", "no-cache"),
-                            ("/app.js?v=1", "no-cache"), ("/vendor/?v=1", "no-cache"), ("/?v=1", "no-cache")]:
+    def versioned(self, name):
+        """The address of a file of the page as it is now."""
+        (self.web / "index.html").write_text('<head><link href="/style.css"></head>')
+        prefix, = re.findall(r'"(/v/\w+/)style.css"', self.nobody.get("/").body.decode())
+        return prefix + name
+
+    def test_what_is_asked_for_by_its_version_is_kept_for_good_and_nothing_else(self):
+        for url, wanted in [(self.versioned("app.js"), "max-age=31536000, immutable"), ("/app.js", "no-cache"),
+                            (self.versioned("vendor/deep.js"), "max-age=31536000, immutable"),
+                            ("/vendor/deep.js", "no-cache"), ("/", "no-cache")]:
             self.assertEqual((url, self.nobody.get(url).headers["Cache-Control"]), (url, wanted))
+
+    def test_a_changed_file_gives_the_page_a_new_version(self):
+        changed, same = self.versioned("app.js"), self.versioned("vendor/deep.js")
+        (self.web / "app.js").write_text("this is another app.js")
+        self.assertEqual(self.nobody.get(self.versioned("app.js")).body, b"this is another app.js")
+        self.assertNotEqual(self.versioned("app.js"), changed)
+        self.check(self.nobody.get(changed), 404, "the page has a newer version: load it again")
+        self.assertEqual(self.nobody.get(same).body, b"this is vendor/deep.js")
+
+    def test_a_server_that_has_just_started_knows_the_version_it_has(self):
+        url = self.versioned("app.js")
+        opensession.VERSIONS.clear()
+        opensession.page_version.cache_clear()
+        self.assertEqual(self.nobody.get(url).body, b"this is app.js")
+
+    def test_no_version_leads_out_of_the_page(self):
+        for name in ("../secret.txt", "%2e%2e/secret.txt", "/etc/passwd", "vendor", "nothing.js"):
+            self.check(self.nobody.get(self.versioned(name)), 404)
+        self.check(self.nobody.get("/v/000000000000/app.js"), 404)
+
+    def test_a_view_is_asked_for_with_all_that_it_imports(self):
+        (self.web / "index.html").write_text("<head></head>")
+        (self.web / "app.js").write_text('import { a } from "./a.js";\nconst later = () => import("./later.js");')
+        (self.web / "a.js").write_text('import "./vendor/deep.js";')
+        (self.web / "session.js").write_text('import { a } from "./a.js";\nimport { b } from "./b.js";')
+        for name in ("b.js", "later.js", "reading.css"):
+            (self.web / name).write_text(name)
+        for url, wanted in [("/settings", {"app.js", "a.js", "vendor/deep.js"}),
+                            ("/session/abc-1", {"app.js", "a.js", "vendor/deep.js", "session.js", "b.js", "reading.css"})]:
+            page = self.nobody.get(url).body.decode()
+            self.assertEqual(set(re.findall(r'href="/v/\w+/([\w./]+)"', page)), wanted)
+            self.assertEqual("/api/sessions/abc-1/map" in page, "abc-1" in url)
+
+    def test_nothing_of_an_address_gets_into_the_page(self):
+        (self.web / "index.html").write_text("<head></head>")
+        for url in ("/session/%22%3E%3Cscript%3E", "/session/a/b", "/session/a%26b"):
+            self.assertEqual(self.nobody.get(url).body, self.nobody.get("/settings").body)
 
     def test_what_shrinks_comes_zipped_to_those_who_take_it(self):
         (self.web / "app.js").write_text("const word = 1;\n" * 500)
