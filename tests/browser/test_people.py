@@ -221,7 +221,7 @@ class Leaving(PageCase):
         self.go(team)
         self.click("button[data-do=leave]")
         self.click("dialog button.danger")
-        self.see("main .error", "a team needs an admin")
+        self.see("main .error", "A team needs an admin")
 
     def test_a_team_is_deleted_by_typing_its_name(self):
         self.sign_in(self.ada)

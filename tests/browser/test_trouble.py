@@ -192,7 +192,7 @@ class ByKeyboardAlone(SampleCase):
         self.press("n", "j")
         self.until(lambda: self.focused(".steps"), "the line of steps")
         self.press(Keys.ENTER)
-        self.see(".reader .inner")
+        self.see(".reader .steps [aria-expanded=true]")
         self.press("f")
         self.see(".reading[data-level=everything]")
 
