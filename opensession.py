@@ -6283,6 +6283,7 @@ def serve():
     except Unwritable as error:
         open_for_reading(error)
         log.warning("%s; so it is only read, and every change is refused", error)
+    signal.signal(signal.SIGTERM, stop)
     try:
         server = make_server(raise_descriptor_limit())
     except OSError as error:
@@ -6292,7 +6293,6 @@ def serve():
         start_thread(sweep, started)
         start_thread(keep_house, db, stopped)
         keepers = [start_thread(work, db, stopped) for work in (keep_index, keep_checked)]
-    signal.signal(signal.SIGTERM, stop)
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
     server.run()
     server.close()

@@ -31,7 +31,7 @@ class FullDisk(unittest.TestCase):
 
     def test_full_and_freed_as_often_as_one_likes(self):
         rounds, counts = size("diskfull"), {}
-        with running_server(self.disk, OPENSESSION_LOG="warn") as self.server:
+        with running_server(self.disk, OPENSESSION_LOG="warn", OPENSESSION_RESERVE_MB="0") as self.server:
             self.key = None
             answer = call(self.server.port, "POST", "/api/register", b'{"nickname":"ada"}', Content_Type="application/json")
             self.key = answer.json["api_key"]

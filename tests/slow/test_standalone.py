@@ -26,6 +26,8 @@ class Standalone(unittest.TestCase):
         self.assertEqual(page.status, 200)
         self.assertTrue(page.headers["Content-Type"].startswith("text/html"))
         for path in (self.folder / "static").rglob("*.*"):
+            if path.name == "index.html":       # names the others by their version
+                continue
             answer = self.call("GET", f"/{path.relative_to(self.folder / 'static')}")
             self.assertEqual((answer.status, answer.body), (200, path.read_bytes()), path.name)
 
