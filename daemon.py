@@ -11681,15 +11681,15 @@ HOME = "home"
 
 class Scanner(NamedTuple):
     """The rules as compiled for one Privacy: (name, pattern, group, check, words, near) in order of
-    precedence, the patterns of home folders, and the hints as (byte pattern, names)."""
+    precedence, the patterns of home folders, and the hints as (literal head, byte pattern, what to try: numbers
+    of rules, HOME)."""
     rules: tuple
     allow: object               # pattern of what is no secret, or None
     homes: tuple
-    word_hints: tuple           # searched in long words
+    word_hints: tuple           # (byte pattern, what to try), searched in long words
     hints: tuple                # searched anywhere
     wide_hints: tuple           # the same, where there are other than ASCII characters
     lower_hints: tuple          # searched in lower case
-    names: frozenset
 
 
 @functools.lru_cache(maxsize=8)
@@ -11705,26 +11705,27 @@ def scanner_for(privacy):
         longest_first = sorted(values, key=lambda value: (-len(value), value))
         rules.append(Rule(ENV_VALUE, "|".join(map(re.escape, longest_first)), bool,
                           anywhere=tuple(re.escape(json_inside(value)) for value in longest_first)))
-    word_hints = names_by_hint((hint, rule.name) for rule in rules if not rule.anywhere for hint in rule.hints or (rule.pattern,))
-    hints = names_by_hint([(hint, rule.name) for rule in rules for hint in rule.anywhere]
-                          + [(hint, HOME) for hint in home_hints(privacy.homes) if privacy.strip_paths])
+    word_hints = by_hint((hint, number) for number, rule in enumerate(rules) if not rule.anywhere
+                         for hint in rule.hints or (rule.pattern,))
+    hints = by_hint([(hint, number) for number, rule in enumerate(rules) for hint in rule.anywhere]
+                    + [(hint, HOME) for hint in home_hints(privacy.homes) if privacy.strip_paths])
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
     return Scanner(
         tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
               for (name, pattern), rule in zip(compiled, rules)),
         re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
-        home_patterns(privacy.homes),
+        home_patterns(privacy.homes) if privacy.strip_paths else (),
         tuple(merged_hints(word_hints)),
-        *(tuple((re.compile(hint.removeprefix("(?i)").encode()), names) for hint, names in hints.items() if kind_of(hint) == kind)
-          for kind in ("", "wide", "(?i)")),
-        frozenset(name for names in (*hints.values(), *word_hints.values()) for name in names))
+        *(tuple((literal_head(hint), re.compile(hint.encode()), what) for hint, what in
+                ((hint.removeprefix("(?i)"), what) for hint, what in hints.items() if kind_of(hint) == kind))
+          for kind in ("", "wide", "(?i)")))
 
 
-def names_by_hint(pairs):
-    """{hint: names of rules} from (hint, name)."""
+def by_hint(pairs):
+    """{hint: what to try} from (hint, number of a rule or HOME)."""
     found = {}
-    for hint, name in pairs:
-        found.setdefault(hint, set()).add(name)
+    for hint, what in pairs:
+        found.setdefault(hint, set()).add(what)
     return found
 
 
@@ -11732,20 +11733,26 @@ def kind_of(hint):
     return "(?i)" if hint.startswith("(?i)") else "" if hint[0].isascii() else "wide"
 
 
+def literal_head(hint):
+    """What every match of a hint begins with, as bytes.  Where that is not in a text, `in` says so several times
+    as fast as the pattern."""
+    return re.match(r"(?:[^\W_]|[ _:/-])*(?![?*+{|])", hint)[0].encode()
+
+
 def merged_hints(hints):
-    """(byte pattern, names) of hints, with those as one pattern that are found faster together: where their
+    """(byte pattern, what to try) of hints, with those as one pattern that are found faster together: where their
     first letters hold the same rare character, or begin with the same capital, which then is looked for."""
     groups = {}
-    for hint, names in hints.items():
+    for hint, what in hints.items():
         head = re.match(r"(?:[A-Za-z0-9_/:-]|\\\.)*(?![?*+{])", hint)[0]
-        rare = re.match(r".*([_/:-]|\\\.)", head) or re.match("([A-Z])", head)
+        rare = re.match(r".*(.-|[_/:]|\\\.)", head) or re.match("([A-Z])", head)
         if not rare:
-            yield re.compile(hint.encode()), names
+            yield re.compile(hint.encode()), what
         else:
-            groups.setdefault(rare[1], []).append((f"(?<={rare[0]}){hint[rare.end():]}", names))
+            groups.setdefault(rare[1], []).append((f"(?<={rare[0]}){hint[rare.end():]}", what))
     for start, members in groups.items():
         pattern = f"{start}(?:{'|'.join(hint for hint, _ in members)})"
-        yield re.compile(pattern.encode()), set().union(*(names for _, names in members))
+        yield re.compile(pattern.encode()), set().union(*(what for _, what in members))
 
 
 def json_inside(text):
@@ -11754,19 +11761,19 @@ def json_inside(text):
 
 
 def suspects(scanner, lines):
-    """Which of the encoded lines may hold something: {index: names of the rules to try}."""
+    """Which of the encoded lines may hold something: {index: what to try}, numbers of rules and HOME."""
     block = b"".join(lines)
     words = long_words(block)
     ends = list(itertools.accumulate(map(len, lines)))
     found = {}
-    exact = [hint for hint in scanner.word_hints if hint[0].search(words)]
+    exact = [(b"", pattern, what) for pattern, what in scanner.word_hints if pattern.search(words)]
     exact += scanner.hints if block.isascii() else scanner.hints + scanner.wide_hints
     for text, hints in ((block, exact), (block.lower(), scanner.lower_hints)):
-        for pattern, names in hints:
-            match = pattern.search(text)
+        for head, pattern, what in hints:
+            match = pattern.search(text) if head in text else None
             while match:                            # one hit in a line is enough: go on behind it
                 index = bisect_right(ends, match.start())
-                found.setdefault(index, set()).update(names)
+                found.setdefault(index, set()).update(what)
                 match = pattern.search(text, ends[index])
     return found
 
@@ -11775,17 +11782,15 @@ def suspects(scanner, lines):
 LONG_WORD = 25
 IN_WORDS = re.compile(rb"[\w.+/=~:@%$-]")
 AS_X = bytes(ord("x") if IN_WORDS.match(bytes([byte])) else ord(" ") for byte in range(256))
-LONG_RUN = re.compile(b"x" * LONG_WORD)
+LONG_RUN = b"x" * LONG_WORD
 
 
 def long_words(block):
     """The long words of a block, as one text."""
-    runs, words, end = block.translate(AS_X), [], 0
-    for match in LONG_RUN.finditer(runs):
-        if match.start() >= end:
-            end = runs.find(b" ", match.end())
-            end = end if end >= 0 else len(runs)
-            words.append(block[match.start():end])
+    runs, words, end = block.translate(AS_X) + b" ", [], 0
+    while (start := runs.find(LONG_RUN, end)) >= 0:
+        end = runs.find(b" ", start)
+        words.append(block[start:end])
     return b" ".join(words)
 
 
@@ -11938,11 +11943,11 @@ class Redactor:
                 event, line = self.clean_line(event, line, found[index])
             yield event, line
 
-    def clean_line(self, event, line, names):
-        """An event and its line with what the named rules find taken out."""
-        if names == {HOME} and not UNSAFE_LINE.search(line) and (cleaned := self._without_homes(event, line.decode())):
+    def clean_line(self, event, line, what):
+        """An event and its line with what `suspects` says to try taken out."""
+        if what == {HOME} and not UNSAFE_LINE.search(line) and (cleaned := self._without_homes(event, line.decode())):
             return cleaned
-        cleaned = self._value(event, "event", self._wanted(names))
+        cleaned = self._value(event, "event", self._wanted(what))
         return (event, line) if cleaned is event else (cleaned, hail_line(cleaned))
 
     def _without_homes(self, event, text):
@@ -11963,20 +11968,21 @@ class Redactor:
 
     def clean_header(self, header):
         """A header line's object with everything taken out."""
-        return self._value(header, "header", self._wanted(self.scanner.names))
+        what = suspects(self.scanner, [hail_line(header)]).get(0)
+        return self._value(header, "header", self._wanted(what)) if what else header
 
     def clean_value(self, value):
         """Any JSON value with everything taken out."""
-        return self._value(value, None, self._wanted(self.scanner.names))
+        return self._value(value, None, self.scanner)
 
     def redact_text(self, text):
         """A text with everything taken out."""
-        return self._text(text, self._wanted(self.scanner.names))
+        return self._text(text, self.scanner)
 
-    def _wanted(self, names):
-        """The part of the scanner that the named rules make."""
-        return self.scanner._replace(rules=[rule for rule in self.scanner.rules if rule[0] in names],
-                                      homes=self.scanner.homes if HOME in names else ())
+    def _wanted(self, what):
+        """The part of the scanner that is to be tried."""
+        return self.scanner._replace(rules=[rule for number, rule in enumerate(self.scanner.rules) if number in what],
+                                      homes=self.scanner.homes if HOME in what else ())
 
     def _value(self, value, place, wanted):
         """A value with its strings treated; the same object where nothing changes."""

@@ -3933,9 +3933,9 @@ def count_secrets(block):
 
 def masked_lines(redactor, lines):
     """Yield (index, cleaned event or None where nothing was masked) of the event lines that look like holding a secret."""
-    for index, names in beside_us().suspects(redactor.scanner, lines).items():
+    for index, what in beside_us().suspects(redactor.scanner, lines).items():
         event = json.loads(lines[index])
-        cleaned, _ = redactor.clean_line(event, lines[index], names)
+        cleaned, _ = redactor.clean_line(event, lines[index], what)
         yield index, cleaned if cleaned is not event else None
 
 
