@@ -11681,12 +11681,11 @@ HOME = "home"
 
 class Scanner(NamedTuple):
     """The rules as compiled for one Privacy: (name, pattern, group, check, words, near) in order of
-    precedence, the patterns of home folders, and the hints as (literal head, byte pattern, what to try: numbers
-    of rules, HOME)."""
+    precedence, the patterns of home folders, and the hints as (byte pattern, what to try: numbers of rules, HOME)."""
     rules: tuple
     allow: object               # pattern of what is no secret, or None
     homes: tuple
-    word_hints: tuple           # (byte pattern, what to try), searched in long words
+    word_hints: tuple           # searched in long words
     hints: tuple                # searched anywhere
     wide_hints: tuple           # the same, where there are other than ASCII characters
     lower_hints: tuple          # searched in lower case
@@ -11715,9 +11714,8 @@ def scanner_for(privacy):
               for (name, pattern), rule in zip(compiled, rules)),
         re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
         home_patterns(privacy.homes) if privacy.strip_paths else (),
-        tuple(merged_hints(word_hints)),
-        *(tuple((literal_head(hint), re.compile(hint.encode()), what) for hint, what in
-                ((hint.removeprefix("(?i)"), what) for hint, what in hints.items() if kind_of(hint) == kind))
+        tuple(merged_hints(word_hints, RARE_IN_WORDS)),
+        *(tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind}, RARE_IN_TEXT))
           for kind in ("", "wide", "(?i)")))
 
 
@@ -11730,29 +11728,28 @@ def by_hint(pairs):
 
 
 def kind_of(hint):
-    return "(?i)" if hint.startswith("(?i)") else "" if hint[0].isascii() else "wide"
+    return "(?i)" if hint.startswith("(?i)") else "" if hint.isascii() else "wide"
 
 
-def literal_head(hint):
-    """What every match of a hint begins with, as bytes.  Where that is not in a text, `in` says so several times
-    as fast as the pattern."""
-    return re.match(r"(?:[^\W_]|[ _:/-])*(?![?*+{|])", hint)[0].encode()
-
-
-def merged_hints(hints):
-    """(byte pattern, what to try) of hints, with those as one pattern that are found faster together: where their
-    first letters hold the same rare character, or begin with the same capital, which then is looked for."""
+def merged_hints(hints, rare):
+    """(byte pattern, what to try) of hints, with those as one pattern that are found faster together, as each
+    pattern is one more pass over the text: where `rare` finds the same in their literal heads, or they begin with
+    the same capital, which then is looked for."""
     groups = {}
     for hint, what in hints.items():
-        head = re.match(r"(?:[A-Za-z0-9_/:-]|\\\.)*(?![?*+{])", hint)[0]
-        rare = re.match(r".*(.-|[_/:]|\\\.)", head) or re.match("([A-Z])", head)
-        if not rare:
+        head = re.match(r"(?:[A-Za-z0-9 _/:-]|\\\.)*(?![?*+{])", hint)[0]
+        found = re.match(rare, head) or re.match("([A-Z])", head)
+        if not found:
             yield re.compile(hint.encode()), what
         else:
-            groups.setdefault(rare[1], []).append((f"(?<={rare[0]}){hint[rare.end():]}", what))
+            groups.setdefault(found[1], []).append((f"(?<={found[0]}){hint[found.end():]}", what))
     for start, members in groups.items():
         pattern = f"{start}(?:{'|'.join(hint for hint, _ in members)})"
         yield re.compile(pattern.encode()), set().union(*(what for _, what in members))
+
+
+# Words are paths and names full of dashes, text is not.
+RARE_IN_WORDS, RARE_IN_TEXT = r".*(.-|[_/:]|\\\.)", r".*([_/:-])"
 
 
 def json_inside(text):
@@ -11766,11 +11763,11 @@ def suspects(scanner, lines):
     words = long_words(block)
     ends = list(itertools.accumulate(map(len, lines)))
     found = {}
-    exact = [(b"", pattern, what) for pattern, what in scanner.word_hints if pattern.search(words)]
+    exact = [hint for hint in scanner.word_hints if hint[0].search(words)]
     exact += scanner.hints if block.isascii() else scanner.hints + scanner.wide_hints
     for text, hints in ((block, exact), (block.lower(), scanner.lower_hints)):
-        for head, pattern, what in hints:
-            match = pattern.search(text) if head in text else None
+        for pattern, what in hints:
+            match = pattern.search(text)
             while match:                            # one hit in a line is enough: go on behind it
                 index = bisect_right(ends, match.start())
                 found.setdefault(index, set()).update(what)
