@@ -76,6 +76,7 @@ from importlib.util import MAGIC_NUMBER
 from operator import itemgetter
 from pathlib import Path
 from typing import Callable, NamedTuple
+from zlib import adler32, crc32
 
 
 # ---------------------------------------------------------------------------
@@ -491,6 +492,10 @@ def empty_stats():
             "added": 0, "removed": 0, "tasks": [], "files": [], "opening": []}
 
 
+COUNTED_TOKENS = (("input_tokens", "input"), ("output_tokens", "output"))
+RUNNING_TOKENS = (("input_tokens_total", "input_total"), ("output_tokens_total", "output_total"))
+
+
 def add_to_stats(stats, event):
     """Count one event.  Mind the original's rules: shell, edits and web are no tool calls."""
     kind, data = event_kind(event)
@@ -512,10 +517,12 @@ def add_to_stats(stats, event):
             stats["added"] += line.startswith("+") and not line.startswith("+++")
             stats["removed"] += line.startswith("-") and not line.startswith("---")
     attributes = event.get("attributes") or {}
-    stats["input"] += whole(attributes.get("input_tokens"))
-    stats["output"] += whole(attributes.get("output_tokens"))
-    stats["input_total"] = max(stats["input_total"], whole(attributes.get("input_tokens_total")))
-    stats["output_total"] = max(stats["output_total"], whole(attributes.get("output_tokens_total")))
+    for key, name in COUNTED_TOKENS:
+        if key in attributes:
+            stats[name] += whole(attributes[key])
+    for key, name in RUNNING_TOKENS:
+        if key in attributes:
+            stats[name] = max(stats[name], whole(attributes[key]))
 
 
 def merge_stats(first, second):
@@ -706,33 +713,37 @@ class Session(State):
 
     def seen_at(self, at):
         """Let a timestamped record count for the session's bounds, whether it is shown or not."""
-        if at and not self.created_at:
+        if not at or at == self.updated_at:         # as most are: an event has the time of its record
+            return
+        if not self.created_at:
             self.created_at = self.updated_at = at
-        elif at and at > self.updated_at:
+        elif at > self.updated_at:
             self.updated_at = at
-        elif at and at < self.created_at:
+        elif at < self.created_at:
             self.created_at = at
 
     def event(self, kind, event_id, /, at=None, blocks=(), *, task=None, duration_ms=None, attributes=None, **data):
         """Add one event and return it.  `at` is UTC as utc() gives it; None inherits the neighbour's."""
         self.seen_at(at)
         self._now = at or self._now or EPOCH
-        event = {"type": "event", "event_id": self._unique(event_id), "timestamp": self._now,
-                 "event_type": {"type": kind}}
-        data = {key: value for key, value in data.items() if value is not None}
-        if data or kind in ("TaskStart", "TaskEnd"):
-            event["event_type"]["data"] = data
-        self.opening = self.opening or opening_of(kind, data, blocks)
+        if None in data.values():
+            data = {key: value for key, value in data.items() if value is not None}
+        event_type = {"type": kind, "data": data} if data or kind in ("TaskStart", "TaskEnd") else {"type": kind}
+        event = {"type": "event", "event_id": self._unique(event_id), "timestamp": self._now, "event_type": event_type}
+        if not self.opening:
+            self.opening = opening_of(kind, data, blocks)
         if task:
             event["task_id"] = task
-        event["content"] = {"blocks": list(blocks)}
+        blocks = list(blocks)
+        event["content"] = {"blocks": blocks}
         if duration_ms is not None:
             event["duration_ms"] = duration_ms
         if attributes:
             event["attributes"] = attributes
+        size = size_of(blocks)
         self._window.append(event)
-        self._sizes.append(size_of(event["content"]["blocks"]))
-        self._bytes += self._sizes[-1]
+        self._sizes.append(size)
+        self._bytes += size
         return event
 
     def hold(self, event):
@@ -748,7 +759,13 @@ class Session(State):
         return any(event is other for other in self._window)
 
     def settled(self):
-        """Yield the events that nothing later can change."""
+        """The events that nothing later can change, as they leave."""
+        window, held = self._window, self._held
+        if not window or id(window[0]) in held and len(window) <= self.WINDOW and self._bytes <= self.WINDOW_BYTES:
+            return ()               # after most records: a generator for nothing costs more than the look
+        return self._leaving()
+
+    def _leaving(self):
         while self._window and (id(self._window[0]) not in self._held
                                 or len(self._window) > self.WINDOW or self._bytes > self.WINDOW_BYTES):
             yield self._leave()
@@ -847,7 +864,7 @@ def ledger_key(text):
     """64 bits that stand for a text, the same in every process.  Two simple sums that have nothing
     in common are four times as fast as a cryptographic one."""
     data = text.encode("utf-8", "surrogatepass")
-    return zlib.crc32(data) << 32 | zlib.adler32(data)
+    return crc32(data) << 32 | adler32(data)
 
 
 EPOCH = "1970-01-01T00:00:00.000Z"
@@ -862,12 +879,7 @@ def opening_of(kind, data, blocks):
 
 def size_of(blocks):
     """About how much text is in blocks, in characters."""
-    size = 0
-    for block in blocks:
-        for value in block.values():
-            if isinstance(value, str):
-                size += len(value)
-    return size
+    return sum([len(value) for block in blocks for value in block.values() if isinstance(value, str)])
 
 
 def text_block(text):
@@ -1530,7 +1542,8 @@ def claude_events(file, records):
     """The events of one transcript, with those of its sub-agents behind the calls that started them."""
     for place, record in records:
         claude_record(file, place, record)
-        yield from claude_flow(file, file.session.settled())
+        if events := file.session.settled():
+            yield from claude_flow(file, events)
 
 
 def claude_ending(file):
@@ -1553,6 +1566,9 @@ def claude_ending(file):
 def claude_flow(file, events):
     """Let events out; a sub-agent comes behind its call, or, where that is not known, at its time."""
     run = file.run
+    if not run.loose and not run.calls:         # as in most sessions: no sub-agent is to be shown
+        yield from events
+        return
     for event in events:
         while file.agent is None and run.loose and run.loose[-1][0] < event["timestamp"]:
             yield from claude_subagent(run, run.loose.pop()[1])
@@ -1598,13 +1614,14 @@ def claude_add(file, kind, event_id, blocks=(), /, *, duration_ms=None, attribut
 
 def claude_facts(file, record):
     """Take what any record may say about the session: folder, branch, version, whose copy it is."""
-    if isinstance(record.get("uuid"), str):
-        file.uuids.add(record["uuid"])
+    uuid = record.get("uuid")
+    if isinstance(uuid, str):
+        file.uuids.add(uuid)
         if not file.chained:
             file.chained = True
             claude_lineage(file, record)
-        if record["uuid"] in file.summaries:
-            file.titles["summary"] = file.summaries[record["uuid"]]
+        if uuid in file.summaries:
+            file.titles["summary"] = file.summaries[uuid]
     said = [record.get(key) for key in ("cwd", "gitBranch", "entrypoint", "version")]
     if said != file.said:               # record after record says the same
         file.said = said
@@ -2009,7 +2026,7 @@ def claude_close(file):
         return
     if response.best and response.best != response.counted:
         event = response.anchor or claude_add(file, "Custom", f"{file.base}-usage", kind="usage")
-        more = [best - counted for best, counted in zip(response.best, response.counted or (0,) * 5)]
+        more = [best - counted for best, counted in zip(response.best, response.counted)] if response.counted else response.best
         claude_charge(file.run, event, more, response.model, file.task)
         response.counted = response.best
     file.run.counted[response.name] = claude_pack(file.run, response)       # objects would keep every event in memory
@@ -2038,14 +2055,15 @@ def claude_pack(run, response):
             int(response.best is not None), *(response.best or (0,) * 5))
 
 
+CLAUDE_COUNTS = [(name, f"{name}_tokens") for name in ("input", "output", "cache_read", "cache_write", "reasoning")]
+
+
 def claude_charge(run, event, usage, model=None, task=None):
     """Put usage on an event and into the session's account."""
     new, written, read, output, reasoning = usage
     attributes, whole_input = event.setdefault("attributes", {}), new + written + read
-    for name, value in (("input", whole_input), ("output", output), ("cache_read", read), ("cache_write", written),
-                        ("reasoning", reasoning)):
+    for (name, key), value in zip(CLAUDE_COUNTS, (whole_input, output, read, written, reasoning)):
         if value or name in ("input", "output"):
-            key = f"{name}_tokens"
             attributes[key] = attributes.get(key, 0) + value
             run.tally[name] += value
     if model:
@@ -2170,7 +2188,7 @@ def claude_settle_call(file, call_id, detail=None, failed=False, blocks=()):
 def claude_release(file, event):
     """Let an event go, unless it still waits for its result or for the usage of its response."""
     anchor = file.response and file.response.anchor
-    if event is not anchor and not any(event is call for call, _ in file.open.values()):
+    if event is not anchor and not any([event is call for call, _ in file.open.values()]):
         file.session.release(event)
 
 
@@ -2900,6 +2918,12 @@ class CodexLook(State):
         self.begins = {}            # stream -> offset where it begins
         self.ends = {}              # stream -> offset where a better one takes over
 
+    def copied(self):
+        """A look that goes on from here and leaves this one as it is."""
+        other = copy.copy(self)
+        other.file, other.waiting, other.begins, other.ends = map(copy.copy, (self.file, self.waiting, self.begins, self.ends))
+        return other
+
 
 def codex_look(path, look):
     """Read a rollout's bytes from where `look` stands; (look at the whole lines, look at all).
@@ -2907,7 +2931,7 @@ def codex_look(path, look):
     Only the lines that decide something are decoded."""
     lines = look.file.lines() if codex_grows(path) else None
     codex_look_at(look, codex_deciding(path, look, lines))
-    complete = copy.deepcopy(look)
+    complete = look.copied()
     if codex_grows(path):
         codex_look_at(complete, codex_deciding(path, complete, look.file.last_line()))
     for keys in CODEX_STREAMS:
@@ -2947,8 +2971,11 @@ def codex_deciding(path, look, lines):
     if path.suffix == ".json":
         yield from codex_object(path)
         return
+    known = marks = None
     for offset, line in codex_lines(path, lines):
-        if line and (codex_marks(tuple(look.waiting), look.has_turn_ids).search(line) or not look.records):
+        if known != (len(look.waiting), look.has_turn_ids):         # what is waited for only becomes less
+            known, marks = (len(look.waiting), look.has_turn_ids), codex_marks(tuple(look.waiting), look.has_turn_ids)
+        if line and (marks.search(line) or not look.records):
             record = load_json(line)
             if isinstance(record, dict):
                 yield offset, record
@@ -12070,6 +12097,8 @@ class Redactor:
         if why:
             data = {key: value for key, value in data.items() if key != "diff"}
             blocks = [text_block(why)]
+        elif not any([block["type"] == "File" for block in event["content"]["blocks"]]):
+            return event
         else:
             blocks = [self._withhold_block(block) for block in event["content"]["blocks"]]
             if all(new is old for new, old in zip(blocks, event["content"]["blocks"])):
@@ -12084,12 +12113,17 @@ class Redactor:
         return block
 
     def _excluded(self, path):
-        """Why a path's content is withheld, or None.  Case counts on no system."""
-        path = path.replace("\\", "/").lower()
-        for written, pattern in (*zip(self.privacy.exclude_patterns, self.privacy.exclude_patterns), *self.more_patterns()):
-            if fnmatch(path, pattern.lower()) or fnmatch(path.rsplit("/", 1)[-1], pattern.lower()):
-                return f"[withheld: path matches {written}]"
-        return None
+        """Why a path's content is withheld, or None."""
+        written = pattern_that_fits(path, (*zip(self.privacy.exclude_patterns, self.privacy.exclude_patterns), *self.more_patterns()))
+        return f"[withheld: path matches {written}]" if written else None
+
+
+@lru_cache(maxsize=1024)        # sessions go back to the same files
+def pattern_that_fits(path, patterns):
+    """How the first of some (as written, glob) that a path matches is written, or None.  Case counts on no system."""
+    path = path.replace("\\", "/").lower()
+    return next((written for written, pattern in patterns
+                 if fnmatch(path, pattern.lower()) or fnmatch(path.rsplit("/", 1)[-1], pattern.lower())), None)
 
 
 def confident_redactor():

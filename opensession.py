@@ -270,6 +270,10 @@ def empty_stats():
             "added": 0, "removed": 0, "tasks": [], "files": [], "opening": []}
 
 
+COUNTED_TOKENS = (("input_tokens", "input"), ("output_tokens", "output"))
+RUNNING_TOKENS = (("input_tokens_total", "input_total"), ("output_tokens_total", "output_total"))
+
+
 def add_to_stats(stats, event):
     """Count one event.  Mind the original's rules: shell, edits and web are no tool calls."""
     kind, data = event_kind(event)
@@ -291,10 +295,12 @@ def add_to_stats(stats, event):
             stats["added"] += line.startswith("+") and not line.startswith("+++")
             stats["removed"] += line.startswith("-") and not line.startswith("---")
     attributes = event.get("attributes") or {}
-    stats["input"] += whole(attributes.get("input_tokens"))
-    stats["output"] += whole(attributes.get("output_tokens"))
-    stats["input_total"] = max(stats["input_total"], whole(attributes.get("input_tokens_total")))
-    stats["output_total"] = max(stats["output_total"], whole(attributes.get("output_tokens_total")))
+    for key, name in COUNTED_TOKENS:
+        if key in attributes:
+            stats[name] += whole(attributes[key])
+    for key, name in RUNNING_TOKENS:
+        if key in attributes:
+            stats[name] = max(stats[name], whole(attributes[key]))
 
 
 def merge_stats(first, second):
