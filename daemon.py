@@ -11660,7 +11660,7 @@ RULES = (
     Rule("auth-header", rf"(?i)auth\w{{0,8}}\s?=?\s?\(\\*[\"'][^\0- \"'\\]{{1,60}}\\*[\"'],\s{{0,3}}{QUOTED}", plausible, anywhere=AUTH),
     Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, anywhere=(r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
     Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\+%$][^\0- :/\"'\\]{0,60}:([^\0- \"'\\]{6,200})", random_value,
-         anywhere=tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
+         anywhere=tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
     Rule("cli-option", r"(?i)--\w[\w-]{0,24}?(?:token|pass(?:w(?:or)?d|phrase)?|secret|key|pwd|auth)(?:[ =]|[\"'\\,]{2,6}\s?[\"'\\]{1,3})"
                        r"\\*[\"']?([^\0- \"'`\\$<({]{8,500})", plausible,
          anywhere=(r"(?i)--\w[\w-]{0,24}?(?:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
@@ -11742,8 +11742,8 @@ def scanner_for(privacy):
         re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
         home_patterns(privacy.homes) if privacy.strip_paths else (),
         tuple(merged_hints(word_hints, RARE_IN_WORDS)),
-        *(tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind}, RARE_IN_TEXT))
-          for kind in ("", "wide", "(?i)")))
+        *(tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind}, rare))
+          for kind, rare in (("", RARE_IN_TEXT), ("wide", RARE_IN_TEXT), ("(?i)", RARE_IN_LOWER))))
 
 
 def by_hint(pairs):
@@ -11776,7 +11776,9 @@ def merged_hints(hints, rare):
 
 
 # Words are paths and names full of dashes, text is not.
-RARE_IN_WORDS, RARE_IN_TEXT = r".*(.-|[_/:]|\\\.)", r".*([_/:-])"
+RARE_IN_WORDS = r".*(.-|[_/:]|\\\.)"
+RARE_IN_TEXT = r".*(A|[_/:-])"
+RARE_IN_LOWER = r".*?(ke|cre|pass)"         # token and key, secret and credential, …
 
 
 def json_inside(text):
@@ -11904,7 +11906,7 @@ def fixed_parts(event):
 
 
 # Images, control characters (a letter of their escape would stand before a path), and what is escaped more than once.
-UNSAFE_LINE = re.compile(rb";base64,|\\u00|\\\\\\\\\\")
+UNSAFE_MARKS = (b";base64,", rb"\u00", b"\\" * 5)
 TILDE_IN_KEY = re.compile(r'~[^"~]*+"\s?:')
 FILE_KINDS = ("FileRead", "FileEdit", "FileCreate", "FileDelete")
 BLOCK_BYTES = 256 << 10     # how much is searched at once
@@ -11961,7 +11963,7 @@ class Redactor:
         yield from self._clean_batch(batch)
 
     def _clean_batch(self, batch):
-        found = suspects(self.scanner, [line for _, line in batch])
+        found = suspects(self.scanner, [line for _, line in batch]) if batch else {}
         for index, (event, line) in enumerate(batch):
             if index in found:
                 event, line = self.clean_line(event, line, found[index])
@@ -11969,7 +11971,7 @@ class Redactor:
 
     def clean_line(self, event, line, what):
         """An event and its line with what `suspects` says to try taken out."""
-        if what == {HOME} and not UNSAFE_LINE.search(line) and (cleaned := self._without_homes(event, line.decode())):
+        if what == {HOME} and not any([mark in line for mark in UNSAFE_MARKS]) and (cleaned := self._without_homes(event, line.decode())):
             return cleaned
         cleaned = self._value(event, "event", self._wanted(what))
         return (event, line) if cleaned is event else (cleaned, hail_line(cleaned))
@@ -12054,7 +12056,7 @@ class Redactor:
             return text
         while True:                         # as what a mask replaced may have hidden the next
             text = self._strip_homes(text, wanted.homes)
-            secrets = found_secrets(text, wanted.rules, wanted.allow)
+            secrets = wanted.rules and found_secrets(text, wanted.rules, wanted.allow)
             if not secrets:
                 return text
             pieces, at = [], 0
