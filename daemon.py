@@ -76,6 +76,7 @@ from importlib.util import MAGIC_NUMBER
 from operator import itemgetter
 from pathlib import Path
 from typing import Callable, NamedTuple
+from zlib import adler32, crc32
 
 
 # ---------------------------------------------------------------------------
@@ -491,6 +492,10 @@ def empty_stats():
             "added": 0, "removed": 0, "tasks": [], "files": [], "opening": []}
 
 
+COUNTED_TOKENS = (("input_tokens", "input"), ("output_tokens", "output"))
+RUNNING_TOKENS = (("input_tokens_total", "input_total"), ("output_tokens_total", "output_total"))
+
+
 def add_to_stats(stats, event):
     """Count one event.  Mind the original's rules: shell, edits and web are no tool calls."""
     kind, data = event_kind(event)
@@ -512,10 +517,12 @@ def add_to_stats(stats, event):
             stats["added"] += line.startswith("+") and not line.startswith("+++")
             stats["removed"] += line.startswith("-") and not line.startswith("---")
     attributes = event.get("attributes") or {}
-    stats["input"] += whole(attributes.get("input_tokens"))
-    stats["output"] += whole(attributes.get("output_tokens"))
-    stats["input_total"] = max(stats["input_total"], whole(attributes.get("input_tokens_total")))
-    stats["output_total"] = max(stats["output_total"], whole(attributes.get("output_tokens_total")))
+    for key, name in COUNTED_TOKENS:
+        if key in attributes:
+            stats[name] += whole(attributes[key])
+    for key, name in RUNNING_TOKENS:
+        if key in attributes:
+            stats[name] = max(stats[name], whole(attributes[key]))
 
 
 def merge_stats(first, second):
@@ -706,33 +713,37 @@ class Session(State):
 
     def seen_at(self, at):
         """Let a timestamped record count for the session's bounds, whether it is shown or not."""
-        if at and not self.created_at:
+        if not at or at == self.updated_at:         # as most are: an event has the time of its record
+            return
+        if not self.created_at:
             self.created_at = self.updated_at = at
-        elif at and at > self.updated_at:
+        elif at > self.updated_at:
             self.updated_at = at
-        elif at and at < self.created_at:
+        elif at < self.created_at:
             self.created_at = at
 
     def event(self, kind, event_id, /, at=None, blocks=(), *, task=None, duration_ms=None, attributes=None, **data):
         """Add one event and return it.  `at` is UTC as utc() gives it; None inherits the neighbour's."""
         self.seen_at(at)
         self._now = at or self._now or EPOCH
-        event = {"type": "event", "event_id": self._unique(event_id), "timestamp": self._now,
-                 "event_type": {"type": kind}}
-        data = {key: value for key, value in data.items() if value is not None}
-        if data or kind in ("TaskStart", "TaskEnd"):
-            event["event_type"]["data"] = data
-        self.opening = self.opening or opening_of(kind, data, blocks)
+        if None in data.values():
+            data = {key: value for key, value in data.items() if value is not None}
+        event_type = {"type": kind, "data": data} if data or kind in ("TaskStart", "TaskEnd") else {"type": kind}
+        event = {"type": "event", "event_id": self._unique(event_id), "timestamp": self._now, "event_type": event_type}
+        if not self.opening:
+            self.opening = opening_of(kind, data, blocks)
         if task:
             event["task_id"] = task
-        event["content"] = {"blocks": list(blocks)}
+        blocks = list(blocks)
+        event["content"] = {"blocks": blocks}
         if duration_ms is not None:
             event["duration_ms"] = duration_ms
         if attributes:
             event["attributes"] = attributes
+        size = size_of(blocks)
         self._window.append(event)
-        self._sizes.append(size_of(event["content"]["blocks"]))
-        self._bytes += self._sizes[-1]
+        self._sizes.append(size)
+        self._bytes += size
         return event
 
     def hold(self, event):
@@ -748,7 +759,13 @@ class Session(State):
         return any(event is other for other in self._window)
 
     def settled(self):
-        """Yield the events that nothing later can change."""
+        """The events that nothing later can change, as they leave."""
+        window, held = self._window, self._held
+        if not window or id(window[0]) in held and len(window) <= self.WINDOW and self._bytes <= self.WINDOW_BYTES:
+            return ()               # after most records: a generator for nothing costs more than the look
+        return self._leaving()
+
+    def _leaving(self):
         while self._window and (id(self._window[0]) not in self._held
                                 or len(self._window) > self.WINDOW or self._bytes > self.WINDOW_BYTES):
             yield self._leave()
@@ -847,7 +864,7 @@ def ledger_key(text):
     """64 bits that stand for a text, the same in every process.  Two simple sums that have nothing
     in common are four times as fast as a cryptographic one."""
     data = text.encode("utf-8", "surrogatepass")
-    return zlib.crc32(data) << 32 | zlib.adler32(data)
+    return crc32(data) << 32 | adler32(data)
 
 
 EPOCH = "1970-01-01T00:00:00.000Z"
@@ -862,12 +879,7 @@ def opening_of(kind, data, blocks):
 
 def size_of(blocks):
     """About how much text is in blocks, in characters."""
-    size = 0
-    for block in blocks:
-        for value in block.values():
-            if isinstance(value, str):
-                size += len(value)
-    return size
+    return sum([len(value) for block in blocks for value in block.values() if isinstance(value, str)])
 
 
 def text_block(text):
@@ -1530,7 +1542,8 @@ def claude_events(file, records):
     """The events of one transcript, with those of its sub-agents behind the calls that started them."""
     for place, record in records:
         claude_record(file, place, record)
-        yield from claude_flow(file, file.session.settled())
+        if events := file.session.settled():
+            yield from claude_flow(file, events)
 
 
 def claude_ending(file):
@@ -1553,6 +1566,9 @@ def claude_ending(file):
 def claude_flow(file, events):
     """Let events out; a sub-agent comes behind its call, or, where that is not known, at its time."""
     run = file.run
+    if not run.loose and not run.calls:         # as in most sessions: no sub-agent is to be shown
+        yield from events
+        return
     for event in events:
         while file.agent is None and run.loose and run.loose[-1][0] < event["timestamp"]:
             yield from claude_subagent(run, run.loose.pop()[1])
@@ -1598,13 +1614,14 @@ def claude_add(file, kind, event_id, blocks=(), /, *, duration_ms=None, attribut
 
 def claude_facts(file, record):
     """Take what any record may say about the session: folder, branch, version, whose copy it is."""
-    if isinstance(record.get("uuid"), str):
-        file.uuids.add(record["uuid"])
+    uuid = record.get("uuid")
+    if isinstance(uuid, str):
+        file.uuids.add(uuid)
         if not file.chained:
             file.chained = True
             claude_lineage(file, record)
-        if record["uuid"] in file.summaries:
-            file.titles["summary"] = file.summaries[record["uuid"]]
+        if uuid in file.summaries:
+            file.titles["summary"] = file.summaries[uuid]
     said = [record.get(key) for key in ("cwd", "gitBranch", "entrypoint", "version")]
     if said != file.said:               # record after record says the same
         file.said = said
@@ -2009,7 +2026,7 @@ def claude_close(file):
         return
     if response.best and response.best != response.counted:
         event = response.anchor or claude_add(file, "Custom", f"{file.base}-usage", kind="usage")
-        more = [best - counted for best, counted in zip(response.best, response.counted or (0,) * 5)]
+        more = [best - counted for best, counted in zip(response.best, response.counted)] if response.counted else response.best
         claude_charge(file.run, event, more, response.model, file.task)
         response.counted = response.best
     file.run.counted[response.name] = claude_pack(file.run, response)       # objects would keep every event in memory
@@ -2038,14 +2055,15 @@ def claude_pack(run, response):
             int(response.best is not None), *(response.best or (0,) * 5))
 
 
+CLAUDE_COUNTS = [(name, f"{name}_tokens") for name in ("input", "output", "cache_read", "cache_write", "reasoning")]
+
+
 def claude_charge(run, event, usage, model=None, task=None):
     """Put usage on an event and into the session's account."""
     new, written, read, output, reasoning = usage
     attributes, whole_input = event.setdefault("attributes", {}), new + written + read
-    for name, value in (("input", whole_input), ("output", output), ("cache_read", read), ("cache_write", written),
-                        ("reasoning", reasoning)):
+    for (name, key), value in zip(CLAUDE_COUNTS, (whole_input, output, read, written, reasoning)):
         if value or name in ("input", "output"):
-            key = f"{name}_tokens"
             attributes[key] = attributes.get(key, 0) + value
             run.tally[name] += value
     if model:
@@ -2170,7 +2188,7 @@ def claude_settle_call(file, call_id, detail=None, failed=False, blocks=()):
 def claude_release(file, event):
     """Let an event go, unless it still waits for its result or for the usage of its response."""
     anchor = file.response and file.response.anchor
-    if event is not anchor and not any(event is call for call, _ in file.open.values()):
+    if event is not anchor and not any([event is call for call, _ in file.open.values()]):
         file.session.release(event)
 
 
@@ -2900,6 +2918,12 @@ class CodexLook(State):
         self.begins = {}            # stream -> offset where it begins
         self.ends = {}              # stream -> offset where a better one takes over
 
+    def copied(self):
+        """A look that goes on from here and leaves this one as it is."""
+        other = copy.copy(self)
+        other.file, other.waiting, other.begins, other.ends = map(copy.copy, (self.file, self.waiting, self.begins, self.ends))
+        return other
+
 
 def codex_look(path, look):
     """Read a rollout's bytes from where `look` stands; (look at the whole lines, look at all).
@@ -2907,7 +2931,7 @@ def codex_look(path, look):
     Only the lines that decide something are decoded."""
     lines = look.file.lines() if codex_grows(path) else None
     codex_look_at(look, codex_deciding(path, look, lines))
-    complete = copy.deepcopy(look)
+    complete = look.copied()
     if codex_grows(path):
         codex_look_at(complete, codex_deciding(path, complete, look.file.last_line()))
     for keys in CODEX_STREAMS:
@@ -2947,8 +2971,11 @@ def codex_deciding(path, look, lines):
     if path.suffix == ".json":
         yield from codex_object(path)
         return
+    known = marks = None
     for offset, line in codex_lines(path, lines):
-        if line and (codex_marks(tuple(look.waiting), look.has_turn_ids).search(line) or not look.records):
+        if known != (len(look.waiting), look.has_turn_ids):         # what is waited for only becomes less
+            known, marks = (len(look.waiting), look.has_turn_ids), codex_marks(tuple(look.waiting), look.has_turn_ids)
+        if line and (marks.search(line) or not look.records):
             record = load_json(line)
             if isinstance(record, dict):
                 yield offset, record
@@ -11633,7 +11660,7 @@ RULES = (
     Rule("auth-header", rf"(?i)auth\w{{0,8}}\s?=?\s?\(\\*[\"'][^\0- \"'\\]{{1,60}}\\*[\"'],\s{{0,3}}{QUOTED}", plausible, anywhere=AUTH),
     Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, anywhere=(r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
     Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\+%$][^\0- :/\"'\\]{0,60}:([^\0- \"'\\]{6,200})", random_value,
-         anywhere=tuple(rf"{option}[ =][\\\"']{{0,6}}[^\0- :/\"'\\]{{1,60}}:[^\0- \"'\\]{{6}}" for option in ("-u", "--user"))),
+         anywhere=tuple(rf"{option}[ =](?=[^\0- ]{{1,300}}:[^\0- \"'\\]{{6}})" for option in ("-u", "--user"))),
     Rule("cli-option", r"(?i)--\w[\w-]{0,24}?(?:token|pass(?:w(?:or)?d|phrase)?|secret|key|pwd|auth)(?:[ =]|[\"'\\,]{2,6}\s?[\"'\\]{1,3})"
                        r"\\*[\"']?([^\0- \"'`\\$<({]{8,500})", plausible,
          anywhere=(r"(?i)--\w[\w-]{0,24}?(?:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
@@ -11681,7 +11708,7 @@ HOME = "home"
 
 class Scanner(NamedTuple):
     """The rules as compiled for one Privacy: (name, pattern, group, check, words, near) in order of
-    precedence, the patterns of home folders, and the hints as (byte pattern, names)."""
+    precedence, the patterns of home folders, and the hints as (byte pattern, what to try: numbers of rules, HOME)."""
     rules: tuple
     allow: object               # pattern of what is no secret, or None
     homes: tuple
@@ -11689,7 +11716,6 @@ class Scanner(NamedTuple):
     hints: tuple                # searched anywhere
     wide_hints: tuple           # the same, where there are other than ASCII characters
     lower_hints: tuple          # searched in lower case
-    names: frozenset
 
 
 @functools.lru_cache(maxsize=8)
@@ -11705,47 +11731,54 @@ def scanner_for(privacy):
         longest_first = sorted(values, key=lambda value: (-len(value), value))
         rules.append(Rule(ENV_VALUE, "|".join(map(re.escape, longest_first)), bool,
                           anywhere=tuple(re.escape(json_inside(value)) for value in longest_first)))
-    word_hints = names_by_hint((hint, rule.name) for rule in rules if not rule.anywhere for hint in rule.hints or (rule.pattern,))
-    hints = names_by_hint([(hint, rule.name) for rule in rules for hint in rule.anywhere]
-                          + [(hint, HOME) for hint in home_hints(privacy.homes) if privacy.strip_paths])
+    word_hints = by_hint((hint, number) for number, rule in enumerate(rules) if not rule.anywhere
+                         for hint in rule.hints or (rule.pattern,))
+    hints = by_hint([(hint, number) for number, rule in enumerate(rules) for hint in rule.anywhere]
+                    + [(hint, HOME) for hint in home_hints(privacy.homes) if privacy.strip_paths])
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
     return Scanner(
         tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
               for (name, pattern), rule in zip(compiled, rules)),
         re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
-        home_patterns(privacy.homes),
-        tuple(merged_hints(word_hints)),
-        *(tuple((re.compile(hint.removeprefix("(?i)").encode()), names) for hint, names in hints.items() if kind_of(hint) == kind)
-          for kind in ("", "wide", "(?i)")),
-        frozenset(name for names in (*hints.values(), *word_hints.values()) for name in names))
+        home_patterns(privacy.homes) if privacy.strip_paths else (),
+        tuple(merged_hints(word_hints, RARE_IN_WORDS)),
+        *(tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind}, rare))
+          for kind, rare in (("", RARE_IN_TEXT), ("wide", RARE_IN_TEXT), ("(?i)", RARE_IN_LOWER))))
 
 
-def names_by_hint(pairs):
-    """{hint: names of rules} from (hint, name)."""
+def by_hint(pairs):
+    """{hint: what to try} from (hint, number of a rule or HOME)."""
     found = {}
-    for hint, name in pairs:
-        found.setdefault(hint, set()).add(name)
+    for hint, what in pairs:
+        found.setdefault(hint, set()).add(what)
     return found
 
 
 def kind_of(hint):
-    return "(?i)" if hint.startswith("(?i)") else "" if hint[0].isascii() else "wide"
+    return "(?i)" if hint.startswith("(?i)") else "" if hint.isascii() else "wide"
 
 
-def merged_hints(hints):
-    """(byte pattern, names) of hints, with those as one pattern that are found faster together: where their
-    first letters hold the same rare character, or begin with the same capital, which then is looked for."""
+def merged_hints(hints, rare):
+    """(byte pattern, what to try) of hints, with those as one pattern that are found faster together, as each
+    pattern is one more pass over the text: where `rare` finds the same in their literal heads, or they begin with
+    the same capital, which then is looked for."""
     groups = {}
-    for hint, names in hints.items():
-        head = re.match(r"(?:[A-Za-z0-9_/:-]|\\\.)*(?![?*+{])", hint)[0]
-        rare = re.match(r".*([_/:-]|\\\.)", head) or re.match("([A-Z])", head)
-        if not rare:
-            yield re.compile(hint.encode()), names
+    for hint, what in hints.items():
+        head = re.match(r"(?:[A-Za-z0-9 _/:-]|\\\.)*(?![?*+{])", hint)[0]
+        found = re.match(rare, head) or re.match("([A-Z])", head)
+        if not found:
+            yield re.compile(hint.encode()), what
         else:
-            groups.setdefault(rare[1], []).append((f"(?<={rare[0]}){hint[rare.end():]}", names))
+            groups.setdefault(found[1], []).append((f"(?<={found[0]}){hint[found.end():]}", what))
     for start, members in groups.items():
         pattern = f"{start}(?:{'|'.join(hint for hint, _ in members)})"
-        yield re.compile(pattern.encode()), set().union(*(names for _, names in members))
+        yield re.compile(pattern.encode()), set().union(*(what for _, what in members))
+
+
+# Words are paths and names full of dashes, text is not.
+RARE_IN_WORDS = r".*(.-|[_/:]|\\\.)"
+RARE_IN_TEXT = r".*(A|[_/:-])"
+RARE_IN_LOWER = r".*?(ke|cre|pass)"         # token and key, secret and credential, …
 
 
 def json_inside(text):
@@ -11754,7 +11787,7 @@ def json_inside(text):
 
 
 def suspects(scanner, lines):
-    """Which of the encoded lines may hold something: {index: names of the rules to try}."""
+    """Which of the encoded lines may hold something: {index: what to try}, numbers of rules and HOME."""
     block = b"".join(lines)
     words = long_words(block)
     ends = list(itertools.accumulate(map(len, lines)))
@@ -11762,11 +11795,11 @@ def suspects(scanner, lines):
     exact = [hint for hint in scanner.word_hints if hint[0].search(words)]
     exact += scanner.hints if block.isascii() else scanner.hints + scanner.wide_hints
     for text, hints in ((block, exact), (block.lower(), scanner.lower_hints)):
-        for pattern, names in hints:
+        for pattern, what in hints:
             match = pattern.search(text)
             while match:                            # one hit in a line is enough: go on behind it
                 index = bisect_right(ends, match.start())
-                found.setdefault(index, set()).update(names)
+                found.setdefault(index, set()).update(what)
                 match = pattern.search(text, ends[index])
     return found
 
@@ -11775,17 +11808,15 @@ def suspects(scanner, lines):
 LONG_WORD = 25
 IN_WORDS = re.compile(rb"[\w.+/=~:@%$-]")
 AS_X = bytes(ord("x") if IN_WORDS.match(bytes([byte])) else ord(" ") for byte in range(256))
-LONG_RUN = re.compile(b"x" * LONG_WORD)
+LONG_RUN = b"x" * LONG_WORD
 
 
 def long_words(block):
     """The long words of a block, as one text."""
-    runs, words, end = block.translate(AS_X), [], 0
-    for match in LONG_RUN.finditer(runs):
-        if match.start() >= end:
-            end = runs.find(b" ", match.end())
-            end = end if end >= 0 else len(runs)
-            words.append(block[match.start():end])
+    runs, words, end = block.translate(AS_X) + b" ", [], 0
+    while (start := runs.find(LONG_RUN, end)) >= 0:
+        end = runs.find(b" ", start)
+        words.append(block[start:end])
     return b" ".join(words)
 
 
@@ -11875,7 +11906,7 @@ def fixed_parts(event):
 
 
 # Images, control characters (a letter of their escape would stand before a path), and what is escaped more than once.
-UNSAFE_LINE = re.compile(rb";base64,|\\u00|\\\\\\\\\\")
+UNSAFE_MARKS = (b";base64,", rb"\u00", b"\\" * 5)
 TILDE_IN_KEY = re.compile(r'~[^"~]*+"\s?:')
 FILE_KINDS = ("FileRead", "FileEdit", "FileCreate", "FileDelete")
 BLOCK_BYTES = 256 << 10     # how much is searched at once
@@ -11932,17 +11963,17 @@ class Redactor:
         yield from self._clean_batch(batch)
 
     def _clean_batch(self, batch):
-        found = suspects(self.scanner, [line for _, line in batch])
+        found = suspects(self.scanner, [line for _, line in batch]) if batch else {}
         for index, (event, line) in enumerate(batch):
             if index in found:
                 event, line = self.clean_line(event, line, found[index])
             yield event, line
 
-    def clean_line(self, event, line, names):
-        """An event and its line with what the named rules find taken out."""
-        if names == {HOME} and not UNSAFE_LINE.search(line) and (cleaned := self._without_homes(event, line.decode())):
+    def clean_line(self, event, line, what):
+        """An event and its line with what `suspects` says to try taken out."""
+        if what == {HOME} and not any([mark in line for mark in UNSAFE_MARKS]) and (cleaned := self._without_homes(event, line.decode())):
             return cleaned
-        cleaned = self._value(event, "event", self._wanted(names))
+        cleaned = self._value(event, "event", self._wanted(what))
         return (event, line) if cleaned is event else (cleaned, hail_line(cleaned))
 
     def _without_homes(self, event, text):
@@ -11963,20 +11994,21 @@ class Redactor:
 
     def clean_header(self, header):
         """A header line's object with everything taken out."""
-        return self._value(header, "header", self._wanted(self.scanner.names))
+        what = suspects(self.scanner, [hail_line(header)]).get(0)
+        return self._value(header, "header", self._wanted(what)) if what else header
 
     def clean_value(self, value):
         """Any JSON value with everything taken out."""
-        return self._value(value, None, self._wanted(self.scanner.names))
+        return self._value(value, None, self.scanner)
 
     def redact_text(self, text):
         """A text with everything taken out."""
-        return self._text(text, self._wanted(self.scanner.names))
+        return self._text(text, self.scanner)
 
-    def _wanted(self, names):
-        """The part of the scanner that the named rules make."""
-        return self.scanner._replace(rules=[rule for rule in self.scanner.rules if rule[0] in names],
-                                      homes=self.scanner.homes if HOME in names else ())
+    def _wanted(self, what):
+        """The part of the scanner that is to be tried."""
+        return self.scanner._replace(rules=[rule for number, rule in enumerate(self.scanner.rules) if number in what],
+                                      homes=self.scanner.homes if HOME in what else ())
 
     def _value(self, value, place, wanted):
         """A value with its strings treated; the same object where nothing changes."""
@@ -12024,7 +12056,7 @@ class Redactor:
             return text
         while True:                         # as what a mask replaced may have hidden the next
             text = self._strip_homes(text, wanted.homes)
-            secrets = found_secrets(text, wanted.rules, wanted.allow)
+            secrets = wanted.rules and found_secrets(text, wanted.rules, wanted.allow)
             if not secrets:
                 return text
             pieces, at = [], 0
@@ -12067,6 +12099,8 @@ class Redactor:
         if why:
             data = {key: value for key, value in data.items() if key != "diff"}
             blocks = [text_block(why)]
+        elif not any([block["type"] == "File" for block in event["content"]["blocks"]]):
+            return event
         else:
             blocks = [self._withhold_block(block) for block in event["content"]["blocks"]]
             if all(new is old for new, old in zip(blocks, event["content"]["blocks"])):
@@ -12081,12 +12115,17 @@ class Redactor:
         return block
 
     def _excluded(self, path):
-        """Why a path's content is withheld, or None.  Case counts on no system."""
-        path = path.replace("\\", "/").lower()
-        for written, pattern in (*zip(self.privacy.exclude_patterns, self.privacy.exclude_patterns), *self.more_patterns()):
-            if fnmatch(path, pattern.lower()) or fnmatch(path.rsplit("/", 1)[-1], pattern.lower()):
-                return f"[withheld: path matches {written}]"
-        return None
+        """Why a path's content is withheld, or None."""
+        written = pattern_that_fits(path, (*zip(self.privacy.exclude_patterns, self.privacy.exclude_patterns), *self.more_patterns()))
+        return f"[withheld: path matches {written}]" if written else None
+
+
+@lru_cache(maxsize=1024)        # sessions go back to the same files
+def pattern_that_fits(path, patterns):
+    """How the first of some (as written, glob) that a path matches is written, or None.  Case counts on no system."""
+    path = path.replace("\\", "/").lower()
+    return next((written for written, pattern in patterns
+                 if fnmatch(path, pattern.lower()) or fnmatch(path.rsplit("/", 1)[-1], pattern.lower())), None)
 
 
 def confident_redactor():

@@ -270,6 +270,10 @@ def empty_stats():
             "added": 0, "removed": 0, "tasks": [], "files": [], "opening": []}
 
 
+COUNTED_TOKENS = (("input_tokens", "input"), ("output_tokens", "output"))
+RUNNING_TOKENS = (("input_tokens_total", "input_total"), ("output_tokens_total", "output_total"))
+
+
 def add_to_stats(stats, event):
     """Count one event.  Mind the original's rules: shell, edits and web are no tool calls."""
     kind, data = event_kind(event)
@@ -291,10 +295,12 @@ def add_to_stats(stats, event):
             stats["added"] += line.startswith("+") and not line.startswith("+++")
             stats["removed"] += line.startswith("-") and not line.startswith("---")
     attributes = event.get("attributes") or {}
-    stats["input"] += whole(attributes.get("input_tokens"))
-    stats["output"] += whole(attributes.get("output_tokens"))
-    stats["input_total"] = max(stats["input_total"], whole(attributes.get("input_tokens_total")))
-    stats["output_total"] = max(stats["output_total"], whole(attributes.get("output_tokens_total")))
+    for key, name in COUNTED_TOKENS:
+        if key in attributes:
+            stats[name] += whole(attributes[key])
+    for key, name in RUNNING_TOKENS:
+        if key in attributes:
+            stats[name] = max(stats[name], whole(attributes[key]))
 
 
 def merge_stats(first, second):
@@ -3933,9 +3939,9 @@ def count_secrets(block):
 
 def masked_lines(redactor, lines):
     """Yield (index, cleaned event or None where nothing was masked) of the event lines that look like holding a secret."""
-    for index, names in beside_us().suspects(redactor.scanner, lines).items():
+    for index, what in beside_us().suspects(redactor.scanner, lines).items():
         event = json.loads(lines[index])
-        cleaned, _ = redactor.clean_line(event, lines[index], names)
+        cleaned, _ = redactor.clean_line(event, lines[index], what)
         yield index, cleaned if cleaned is not event else None
 
 

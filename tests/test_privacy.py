@@ -341,7 +341,7 @@ class Speed(unittest.TestCase):
     @staticmethod
     def seconds(text):
         started = time.perf_counter()
-        Redactor().clean_header({"context": {"title": text}})
+        Redactor().redact_text(text)        # that tries every rule
         return time.perf_counter() - started
 
 
