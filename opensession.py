@@ -24,6 +24,7 @@ is in the SQL.  An error is raised where it is known and shaped in `error_json`.
 import argparse
 import base64
 import contextlib
+import ctypes
 import errno
 import functools
 import io
@@ -51,6 +52,7 @@ import zlib
 from collections import Counter, OrderedDict
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -3872,14 +3874,17 @@ def secret_rules():
 
 
 def keep_checked(db, stopped):
-    """Look for secrets in what is new, until told to stop; never more than half the time."""
-    if secret_rules() is None:
+    """Look for secrets in what is new, until told to stop; never more than half the time, and not before it can be searched."""
+    stopped.wait(1)                 # the first requests come before daemon.py is loaded
+    rules = secret_rules()
+    give_back_memory()              # what compiling it and this program took
+    if rules is None:
         return
     while not stopped.is_set():
         started, pause = time.monotonic(), 2
         try:
             forget_older_checks(db)
-            if check_some(db):
+            if not sessions_to_index(db, 1) and check_some(db):
                 pause = time.monotonic() - started
         except Exception:
             log.exception("looking for secrets failed; it goes on in a minute")
@@ -5027,7 +5032,7 @@ def health(db):
         raise error from None
     return {"status": "degraded" if problems else "ok", "problems": problems, "version": VERSION,
             "registration": registration_mode(), "first_user": first_user,
-            "setup_required": first_user and needs_setup_token(), "checks_secrets": secret_rules() is not None}
+            "setup_required": first_user and needs_setup_token(), "checks_secrets": find_spec("daemon") is not None}
 
 
 MUCH_TO_INDEX = 1000        # sessions
@@ -6170,6 +6175,23 @@ def raise_descriptor_limit():
         return 1024
 
 
+def share_memory():
+    """Let all threads take memory from the same two heaps, as far as the C library is glibc: by default each keeps a heap of its own,
+    as large as it ever was, and one block of a session that is freed makes all later ones stay in it."""
+    for option, value in ((MALLOC_ARENAS, 2), (MALLOC_MAPPED_FROM, 128 << 10)):
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+def give_back_memory():
+    """Return what is free to the system: what compiling this program took, or a large upload."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+MALLOC_ARENAS, MALLOC_MAPPED_FROM = -8, -3      # M_ARENA_MAX and M_MMAP_THRESHOLD in malloc.h
+
+
 def stop(*_):
     raise SystemExit(0)
 
@@ -6200,6 +6222,7 @@ def start_thread(work, *arguments):
 def serve():
     """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
     started, stopped, lock = time.time(), threading.Event(), None
+    share_memory()
     try:
         lock = open_data_dir()
     except Unwritable as error:
