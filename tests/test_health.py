@@ -53,7 +53,7 @@ class Health(ServerCase):
     def test_strangers_hear_neither_where_nor_how_much(self):
         self.restart(**PUBLIC, OPENSESSION_RESERVE_MB=str(1 << 30))
         answer = Client(**OUTSIDE).get("/api/health")
-        self.assertEqual(set(answer.json), {"status", "problems", "version", "registration", "first_user", "setup_required"})
+        self.assertEqual(set(answer.json), {"status", "problems", "version", "registration", "first_user", "setup_required", "checks_secrets"})
         self.assertNotIn(str(self.folder).encode(), answer.body)
 
 
