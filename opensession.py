@@ -3895,7 +3895,8 @@ def stored_file(rows):
 # NULL there, as every new one has, so that the work goes on where it was after any stop.
 # ---------------------------------------------------------------------------
 
-CHECKED_AT_ONCE = 4 << 20       # bytes of events between two writes
+CHECKED_AT_ONCE = 1 << 20       # bytes of events between two writes
+CHECKING_SHARE = 0.2            # of the time, at most: requests and the index come first
 
 
 @functools.cache
@@ -3906,7 +3907,7 @@ def secret_rules():
 
 
 def keep_checked(db, stopped):
-    """Look for secrets in what is new, until told to stop; never more than half the time, and not before it can be searched."""
+    """Look for secrets in what is new, until told to stop; for a part of the time only, and not before it can be searched."""
     stopped.wait(1)                 # the first requests come before daemon.py is loaded
     rules = secret_rules()
     give_back_memory()              # what compiling it and this program took
@@ -3917,7 +3918,7 @@ def keep_checked(db, stopped):
         try:
             forget_older_checks(db)
             if not sessions_to_index(db, 1) and check_some(db):
-                pause = time.monotonic() - started
+                pause = (time.monotonic() - started) * (1 / CHECKING_SHARE - 1)
         except Exception:
             log.exception("looking for secrets failed; it goes on in a minute")
             pause = 60
@@ -6221,6 +6222,10 @@ def give_back_memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 
+# How long a thread that parses an upload or prepares the index holds up the others.  A request lets go of the interpreter at each
+# row that it reads: with Python's 5 ms it would wait as often.
+TURN_SECONDS = 0.001
+
 MALLOC_ARENAS, MALLOC_MAPPED_FROM = -8, -3      # M_ARENA_MAX and M_MMAP_THRESHOLD in malloc.h
 
 
@@ -6255,6 +6260,7 @@ def serve():
     """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
     started, stopped, lock = time.time(), threading.Event(), None
     share_memory()
+    sys.setswitchinterval(TURN_SECONDS)
     try:
         lock = open_data_dir()
     except Unwritable as error:
