@@ -49,6 +49,7 @@ import urllib.parse
 import uuid
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -4641,8 +4642,7 @@ def snippet_of(text, pattern):
     """[[text, whether it is one of the words], …] around the place where most words are."""
     text, folded = alike(text)
     spans = [match.span() + (match.lastindex,) for match in itertools.islice(found_words(text, folded, pattern), 200)]
-    first = max(spans, key=lambda span: (len({each[2] for each in spans if span[0] <= each[0] < span[0] + SNIPPET}), -span[0]),
-                default=(0, 0, 0))[0]
+    first = densest(spans)
     start = max(0, first - SNIPPET_BEFORE)
     end = start + SNIPPET + SNIPPET_BEFORE
     pieces, at = [["…", False]] if start else [], start
@@ -4657,6 +4657,13 @@ def snippet_of(text, pattern):
 
 
 SPACES = re.compile(r"\s+")
+
+
+def densest(spans):
+    """Where most different words stand within the length of a snippet: the first such place, 0 where there are no words."""
+    starts = [start for start, _, _ in spans]
+    return max(starts, key=lambda start: len({word for _, _, word in spans[bisect_left(starts, start):bisect_left(starts, start + SNIPPET)]}),
+               default=0)
 
 
 def alike(text):
