@@ -4662,8 +4662,10 @@ SPACES = re.compile(r"\s+")
 def densest(spans):
     """Where most different words stand within the length of a snippet: the first such place, 0 where there are no words."""
     starts = [start for start, _, _ in spans]
-    return max(starts, key=lambda start: len({word for _, _, word in spans[bisect_left(starts, start):bisect_left(starts, start + SNIPPET)]}),
-               default=0)
+
+    def words_from(start):
+        return len({word for _, _, word in spans[bisect_left(starts, start):bisect_left(starts, start + SNIPPET)]})
+    return max(starts, key=words_from, default=0)
 
 
 def alike(text):
