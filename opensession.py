@@ -24,6 +24,7 @@ is in the SQL.  An error is raised where it is known and shaped in `error_json`.
 import argparse
 import base64
 import contextlib
+import ctypes
 import errno
 import functools
 import io
@@ -48,9 +49,12 @@ import urllib.parse
 import uuid
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -606,7 +610,7 @@ def fold(text):
 
 GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
 BLOCK_BYTES = 256 << 10
-DEFLATE_LEVEL = 5           # two thirds of the time that 6 takes, and 1 % larger
+DEFLATE_LEVEL = 4           # half the time that 6 takes, and 7 % larger
 WINDOW_BLOCKS = 4
 
 # What is kept of each event beside the body, for finding and drawing it without inflating:
@@ -688,6 +692,7 @@ class BodyWriter:
         self.ordinal = start["first_ordinal"] + start["event_count"] if start else 0
         self.raw_offset = start["raw_offset"] + start["raw_bytes"] if start else 0
         self.file_offset = base
+        self._ended = None
         self.chain = bytes.fromhex(start["chain"]) if start else CHAIN_START
         self._open_block()
 
@@ -707,25 +712,42 @@ class BodyWriter:
         self.chain = next_chain(self.chain, line)
         self._lines.append(line)
         if self._raw >= BLOCK_BYTES:
-            self.close_block()
+            self._end_block(DEFLATING.submit(deflated, self._lines).result)
 
     def close_block(self):
-        """End the block at this line.  Nothing is written where it is empty."""
-        if not self._raw:
-            return
-        deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
-        compressed = deflate.compress(b"".join(self._lines)) + deflate.flush(zlib.Z_FULL_FLUSH)
-        self.file.write(compressed)
+        """End the block at this line, and write it.  Nothing is written where it is empty."""
+        if self._raw:
+            self._end_block(functools.partial(deflated, self._lines))
+        self._write_ended()
+
+    def _end_block(self, compressed):
+        """Go on with another block; that which ends here is written as soon as the next one ends, with what `compressed` gives then."""
+        self._write_ended()
         count = self._stats["events"]
-        self.blocks.append({
-            "first_ordinal": self.ordinal, "event_count": count,
-            "raw_offset": self.raw_offset, "raw_bytes": self._raw,
-            "file_offset": self.file_offset, "file_bytes": len(compressed),
-            "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks)})
+        self._ended = compressed, {
+            "first_ordinal": self.ordinal, "event_count": count, "raw_offset": self.raw_offset, "raw_bytes": self._raw,
+            "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks)}
         self.ordinal += count
         self.raw_offset += self._raw
-        self.file_offset += len(compressed)
         self._open_block()
+
+    def _write_ended(self):
+        if self._ended:
+            (compressed, block), self._ended = self._ended, None
+            data = compressed()
+            self.file.write(data)
+            self.blocks.append({**block, "file_offset": self.file_offset, "file_bytes": len(data)})
+            self.file_offset += len(data)
+
+
+# Compresses the blocks of large uploads on another core while what follows is parsed.
+DEFLATING = ThreadPoolExecutor(1, "deflating")
+
+
+def deflated(lines):
+    """Lines as one block of a body's file."""
+    deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
+    return deflate.compress(b"".join(lines)) + deflate.flush(zlib.Z_FULL_FLUSH)
 
 
 def mark(event, line):
@@ -951,7 +973,7 @@ def sweep(before):
 # change here, raise it: the index is then made anew by itself.
 # ---------------------------------------------------------------------------
 
-INDEX_VERSION = f"1, Unicode {unicodedata.unidata_version}"
+INDEX_VERSION = f"2, Unicode {unicodedata.unidata_version}"
 
 # Scripts without spaces between words, and Korean with its particles: indexed by pairs of characters.
 WIDE = ("\u0e01-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u3105-\u318f\u31f0-\u31ff"
@@ -964,6 +986,7 @@ ACCENT = re.compile("[\u0300-\u036f]")
 MAY_HAVE_ACCENT = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
 WIDE_RUN = re.compile(f"[{WIDE}]+")
 LONE_SIGN = re.compile(f"[{EMOJI}]")
+NOT_ASCII = re.compile("[^\x00-\x7f]+")
 NO_WORD = re.compile(f"[^\\w\\x00-\\x7f{SIGNS}{WIDE}{EMOJI}]+")
 WORD = re.compile(r"[^\x00-/:-@\[-`{-\x7f]+")           # what the tokenizer `ascii` takes for a word
 CAMEL_PART = re.compile("[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+|[A-Z]")
@@ -981,14 +1004,18 @@ LONG_RUN = b"A" * (LONGEST_WORD + 1)
 def searchable(text):
     """Text as the index has it: folded, and the parts of camelCase words once more at the end."""
     text = unicodedata.normalize("NFKC", text)
-    if LONG_RUN in text.encode().translate(SHAPES).upper():
+    data = text.encode()
+    shapes = data.translate(SHAPES)
+    if LONG_RUN in shapes.upper():
         text = LONG_WORD.sub(r"\1", text)
-    return f"{split_words(text)} {' '.join(camel_parts(text))}"
+        data = text.encode()
+        shapes = data.translate(SHAPES)
+    return f"{split_words(text)} {' '.join(camel_parts(data, shapes))}"
 
 
-def camel_parts(text):
-    """The camelCase words in a text, each in its parts: "retryUpload" gives "retry Upload"."""
-    return list(filter(None, map(word_parts, camel_words(text.encode()))))
+def camel_parts(data, shapes):
+    """The camelCase words in a text, given as bytes and their shapes, each in its parts: b"retryUpload" gives "retry Upload"."""
+    return list(filter(None, map(word_parts, camel_words(data, shapes))))
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -998,24 +1025,31 @@ def word_parts(word):
     return " ".join(parts) if 1 < len(parts) <= 8 else ""
 
 
-def camel_words(data):
-    """The words of a text, given as bytes, in which a capital stands where no word would have one."""
-    shapes, words = data.translate(SHAPES) + b" ", {}
+def camel_words(data, shapes):
+    """The words of a text in which a capital stands where no word would have one."""
+    words = {}
     for edge in CAMEL_EDGES:
         at = shapes.find(edge)
         while at >= 0:
-            start, end = shapes.rfind(b" ", 0, at) + 1, shapes.index(b" ", at)
+            start, end = shapes.rfind(b" ", 0, at) + 1, shapes.find(b" ", at)
+            end = end if end >= 0 else len(shapes)
             words[data[start:end]] = None
             at = shapes.find(edge, end)
     return words
 
 
 def split_words(text):
-    """Folded text in which every word that is not plain ASCII stands apart."""
-    if text.isascii():
-        return text             # the tokenizer folds and splits it itself
-    text = LONE_SIGN.sub(r" \g<0> ", NO_WORD.sub(" ", fold_letters(text)))
-    return WIDE_RUN.sub(pairs, text)
+    """Text in which every word that is not plain ASCII is folded and stands apart; ASCII the tokenizer folds and splits itself."""
+    return text if text.isascii() else NOT_ASCII.sub(lambda run: (known_run if len(run[0]) <= 30 else split_run)(run[0]), text)
+
+
+def split_run(run):
+    """Some characters, none of them ASCII, as the index has them."""
+    run = LONE_SIGN.sub(r" \g<0> ", NO_WORD.sub(" ", fold_letters(run)))
+    return WIDE_RUN.sub(pairs, run)
+
+
+known_run = functools.lru_cache(maxsize=1 << 13)(split_run)
 
 
 def fold_letters(text):
@@ -1130,6 +1164,7 @@ REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope)
 
 
 MERGED_AFTER, MERGED_PAGES = 20_000, 64     # rows; pages in one write
+PIECES_KEPT = 8                             # of one size, before SQLite itself joins them; with its 4 a large upload takes an eighth longer
 FEW_ROWS, GATHERING, QUIET = 100, 0.1, 1    # after a write of few rows it waits a moment for more; seconds
 
 
@@ -1373,6 +1408,7 @@ def renew_index(db):
     bodies = db.batch([
         ("SELECT DISTINCT body FROM unindexed WHERE NOT EXISTS (SELECT 1 FROM sessions s WHERE s.body = unindexed.body)", []),
         ("INSERT INTO search_index (search_index) VALUES ('delete-all')", []),
+        ("INSERT INTO search_index (search_index, rank) VALUES ('automerge', ?)", [PIECES_KEPT]),
         ("DELETE FROM unindexed", []),
         ("UPDATE indexed SET indexed_to = 0, title = NULL, about = NULL, scope = '', pending = pending + 1", []),
         ("INSERT OR REPLACE INTO meta (key, value) VALUES ('index_version', ?)", [INDEX_VERSION]),
@@ -1533,7 +1569,8 @@ def any_word(db, asked, words):
 def word_phrases(db, asked, word):
     """The lists of tokens that a word stands for: itself, in its parts where it is camelCase, and its endings."""
     phrases = [word.tokens]
-    if camel_parts(word.text):
+    data = word.text.encode()
+    if camel_parts(data, data.translate(SHAPES)):
         phrases.append(WORD.findall(query_text(CAMEL_PART.sub(r"\g<0> ", word.text))))
     last = word.tokens[-1]
     if word.begins or len(last) == 1 and WIDE_RUN.fullmatch(last) or SHORT_HASH.fullmatch(last):
@@ -3867,7 +3904,8 @@ def stored_file(rows):
 # NULL there, as every new one has, so that the work goes on where it was after any stop.
 # ---------------------------------------------------------------------------
 
-CHECKED_AT_ONCE = 4 << 20       # bytes of events between two writes
+CHECKED_AT_ONCE = 1 << 20       # bytes of events between two writes
+CHECKING_SHARE = 0.2            # of the time, at most: requests and the index come first
 
 
 @functools.cache
@@ -3878,15 +3916,18 @@ def secret_rules():
 
 
 def keep_checked(db, stopped):
-    """Look for secrets in what is new, until told to stop; never more than half the time."""
-    if secret_rules() is None:
+    """Look for secrets in what is new, until told to stop; for a part of the time only, and not before it can be searched."""
+    stopped.wait(1)                 # the first requests come before daemon.py is loaded
+    rules = secret_rules()
+    give_back_memory()              # what compiling it and this program took
+    if rules is None:
         return
     while not stopped.is_set():
         started, pause = time.monotonic(), 2
         try:
             forget_older_checks(db)
-            if check_some(db):
-                pause = time.monotonic() - started
+            if not sessions_to_index(db, 1) and check_some(db):
+                pause = (time.monotonic() - started) * (1 / CHECKING_SHARE - 1)
         except Exception:
             log.exception("looking for secrets failed; it goes on in a minute")
             pause = 60
@@ -4608,8 +4649,7 @@ def snippet_of(text, pattern):
     """[[text, whether it is one of the words], …] around the place where most words are."""
     text, folded = alike(text)
     spans = [match.span() + (match.lastindex,) for match in itertools.islice(found_words(text, folded, pattern), 200)]
-    first = max(spans, key=lambda span: (len({each[2] for each in spans if span[0] <= each[0] < span[0] + SNIPPET}), -span[0]),
-                default=(0, 0, 0))[0]
+    first = densest(spans)
     start = max(0, first - SNIPPET_BEFORE)
     end = start + SNIPPET + SNIPPET_BEFORE
     pieces, at = [["…", False]] if start else [], start
@@ -4624,6 +4664,15 @@ def snippet_of(text, pattern):
 
 
 SPACES = re.compile(r"\s+")
+
+
+def densest(spans):
+    """Where most different words stand within the length of a snippet: the first such place, 0 where there are no words."""
+    starts = [start for start, _, _ in spans]
+
+    def words_from(start):
+        return len({word for _, _, word in spans[bisect_left(starts, start):bisect_left(starts, start + SNIPPET)]})
+    return max(starts, key=words_from, default=0)
 
 
 def alike(text):
@@ -5034,7 +5083,7 @@ def health(db):
         raise error from None
     return {"status": "degraded" if problems else "ok", "problems": problems, "version": VERSION,
             "registration": registration_mode(), "first_user": first_user,
-            "setup_required": first_user and needs_setup_token(), "checks_secrets": secret_rules() is not None}
+            "setup_required": first_user and needs_setup_token(), "checks_secrets": find_spec("daemon") is not None}
 
 
 MUCH_TO_INDEX = 1000        # sessions
@@ -6254,6 +6303,27 @@ def raise_descriptor_limit():
         return 1024
 
 
+def share_memory():
+    """Let all threads take memory from the same two heaps, as far as the C library is glibc: by default each keeps a heap of its own,
+    as large as it ever was, and one block of a session that is freed makes all later ones stay in it."""
+    for option, value in ((MALLOC_ARENAS, 2), (MALLOC_MAPPED_FROM, 128 << 10)):
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+def give_back_memory():
+    """Return what is free to the system: what compiling this program took, or a large upload."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+# How long a thread that parses an upload or prepares the index holds up the others.  A request lets go of the interpreter at each
+# row that it reads: with Python's 5 ms it would wait as often.
+TURN_SECONDS = 0.001
+
+MALLOC_ARENAS, MALLOC_MAPPED_FROM = -8, -3      # M_ARENA_MAX and M_MMAP_THRESHOLD in malloc.h
+
+
 def stop(*_):
     raise SystemExit(0)
 
@@ -6284,6 +6354,8 @@ def start_thread(work, *arguments):
 def serve():
     """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
     started, stopped, lock = time.time(), threading.Event(), None
+    share_memory()
+    sys.setswitchinterval(TURN_SECONDS)
     try:
         lock = open_data_dir()
     except Unwritable as error:
