@@ -32,6 +32,7 @@ import copy
 import difflib
 import errno
 import functools
+import gc
 import gzip
 import io
 import itertools
@@ -11443,7 +11444,8 @@ class Rule(NamedTuple):
     it has none, if `check` agrees.  `hints` are the byte patterns that make a line a
     candidate, the pattern itself if there are none; they are searched in long words only, or
     `anywhere` in its stead.  `words` are for patterns that begin with a choice, which `re` is slow to
-    find: one of them, in any case, stands at most `near` characters behind the beginning of every match."""
+    find: one of them, in any case, stands at most `near` characters behind the beginning of every match;
+    where that is more than 0, the pattern begins with SECRET_WORD."""
     name: str
     pattern: str
     check: Callable = random_looking
@@ -11699,6 +11701,7 @@ RULES = (
          anywhere=("비밀번호", "암호", "패스워드", "토큰", "시크릿", "비번")),
 )
 WORDS = {word: re.compile(word) for rule in RULES for word in rule.words}
+SECRET_WORD_AHEAD = re.compile(f"(?i)(?={SECRET_WORD})", re.ASCII)
 # Rules that go by what stands before a value; all others know the value itself.
 GUESSES = frozenset(rule.name for rule in RULES if rule.check in (plausible, random_value, random_word, password_in_url)) - {"crates-gems"}
 ENV_VALUE = "env-value"
@@ -12165,9 +12168,16 @@ def found_secrets(text, rules, allow=None):
     """The secrets in a text as (start, end, rule, secret), in order and apart from each other.
 
     Where matches overlap, all of them is masked and the first rule of the table names it."""
-    found, places = [], word_places(text) if any(words for *_, words, _ in rules) else None
+    found, places, begins = [], word_places(text) if any(words for *_, words, _ in rules) else None, None
     for order, (name, pattern, group, check, words, near) in enumerate(rules):
-        for match in matches_near(pattern, text, [places[word] for word in words], near) if words and places else pattern.finditer(text):
+        if words and places:
+            matches = matches_near(pattern, text, [places[word] for word in words], near)
+        elif near:                      # those that begin with SECRET_WORD look for it together
+            begins = [match.start() for match in SECRET_WORD_AHEAD.finditer(text)] if begins is None else begins
+            matches = matches_near(pattern, text, [begins], 0)
+        else:
+            matches = pattern.finditer(text)
+        for match in matches:
             secret = match[group]
             start, end = match.span(group)
             if (secret and MASKED not in secret and not text.endswith(MASKED, 0, start) and check(secret)
@@ -14190,6 +14200,8 @@ def main(argv=None):
     options = arguments().parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, stream=sys.stderr,
                         format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    # Events hang together in no circles: looking for some takes time after every 700 new objects, and finds none.
+    gc.set_threshold(20_000)
     try:
         add_custom_parsers(find_paths(os.environ, options.home))
         return options.run(options)
