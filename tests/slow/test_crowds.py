@@ -240,6 +240,7 @@ class FirstAdmin(unittest.TestCase):
     def admins(self, more=lambda folder: {}, **settings):
         """How many of 50 who register at the same moment, each from an address of their own, become admin."""
         with tempfile.TemporaryDirectory() as folder, running_server(folder, OPENSESSION_LOG="error", **settings) as server:
+            call(server.port, "GET", "/api/health")         # once it answers, the set-up token is written
             start, answers, fields = threading.Barrier(50), [], more(Path(folder))
 
             def register(number):
