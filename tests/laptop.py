@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest
 import urllib.error
 import urllib.request
 import uuid
@@ -221,3 +222,16 @@ def rollout(laptop, prompt):
     path.write_text("".join(json.dumps({"timestamp": f"2026-02-11T06:00:0{second}.000Z", "type": kind, "payload": payload})
                             + "\n" for second, (kind, payload) in enumerate(records)))
     return path
+
+
+class LaptopCase(unittest.TestCase):
+    """Tests with one server for all of them, and a laptop that is signed in for each."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+        cls.addClassCleanup(cls.server.remove)
+
+    def setUp(self):
+        self.laptop = Laptop(self.server)
+        self.addCleanup(self.laptop.remove)

@@ -8,19 +8,10 @@ import sqlite3
 import unittest
 from pathlib import Path
 
-from laptop import DAEMON, Laptop, Server, Transcript, eventually, rollout
+from laptop import DAEMON, Laptop, LaptopCase, Server, Transcript, eventually, rollout
 
 
-class WithServer(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.remove)
-
-    def setUp(self):
-        self.laptop = Laptop(self.server)
-        self.addCleanup(self.laptop.remove)
-
+class WithServer(LaptopCase):
     def once(self, *args, code=0):
         """One pass; what the server was sent meanwhile."""
         before = len(self.server.uploads())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import daemon
-from laptop import Laptop, Server, Transcript, eventually
+from laptop import LaptopCase, Transcript, eventually
 
 TESTS = Path(__file__).parent
 CORPUS = Path(os.environ.get("OPENSESSION_CORPUS") or TESTS.parent.parent / "shared" / "corpus")
@@ -340,17 +340,11 @@ class Doubt(Case):
         self.assertTrue(self.goes_on())
 
 
-class AtWork(unittest.TestCase):
+class AtWork(LaptopCase):
     """The daemon with long sessions, and a server."""
 
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.remove)
-
     def setUp(self):
-        self.laptop = Laptop(self.server)
-        self.addCleanup(self.laptop.remove)
+        super().setUp()
         self.transcript = Transcript(self.laptop)
         self.title = f"A long story {self.transcript.id}"
         self.transcript.prompt(self.title)

@@ -4,7 +4,7 @@ import json
 import unittest
 
 import daemon
-from laptop import Laptop, Server, Transcript
+from laptop import Laptop, LaptopCase, Transcript
 from secret_cases import noise
 from test_privacy import event, github_token, text_of
 
@@ -77,16 +77,10 @@ class Explained(unittest.TestCase):
         self.assertNotIn("Traceback", done.stderr)
 
 
-class WithServer(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.remove)
-
+class WithServer(LaptopCase):
     def setUp(self):
-        self.laptop = Laptop(self.server)
-        self.addCleanup(self.laptop.remove)
-        self.project = self.laptop.home / "work/app"
+        super().setUp()
+        self.project = self.laptop.home / "code/app"
         self.project.mkdir(parents=True)
 
     def transcript(self):
@@ -100,10 +94,10 @@ class WithServer(unittest.TestCase):
         self.assertEqual(self.laptop.rows("SELECT count(*) FROM sessions"), [(0,)])
 
     def test_globs_of_the_checkout_s_root_withhold_the_content_of_files(self):
-        (self.laptop.home / "work/.git").mkdir()
-        (self.laptop.home / "work/.opensessionignore").write_text("plans/\n*.pem\n")
+        (self.laptop.home / "code/.git").mkdir()
+        (self.laptop.home / "code/.opensessionignore").write_text("plans/\n*.pem\n")
         one = self.transcript().prompt("Ignored files")
-        for number, path in enumerate((f"{self.laptop.home}/work/plans/q3.md", "cert.pem", f"{self.project}/open.txt")):
+        for number, path in enumerate((f"{self.laptop.home}/code/plans/q3.md", "cert.pem", f"{self.project}/open.txt")):
             one.write(one.record("assistant", [{"type": "tool_use", "id": f"c{number}", "name": "Write",
                                                 "input": {"file_path": path, "content": f"content {number}"}}], id=f"m{number}"))
         self.laptop.command("once")

@@ -46,7 +46,7 @@ from pathlib import Path
 
 from figures import reached, size
 from homes import HOMES
-from laptop import DAEMON, Laptop, Server, Transcript, eventually
+from laptop import DAEMON, Laptop, LaptopCase, Server, Transcript, eventually
 
 
 def some(cases):
@@ -54,16 +54,11 @@ def some(cases):
     return list(cases)[::size("troubles")]
 
 
-class TroubleCase(unittest.TestCase):
+class TroubleCase(LaptopCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.remove)
+        super().setUpClass()
         cls.addClassCleanup(lambda: reached("troubles", f"{cls.__name__}: all cases of the table in tests/slow/test_troubles.py"))
-
-    def setUp(self):
-        self.laptop = Laptop(self.server)
-        self.addCleanup(self.laptop.remove)
 
     def once(self, code=0):
         done = self.laptop.command("once")
