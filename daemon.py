@@ -965,6 +965,18 @@ def utc(value):
 UTC_TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 
+def as_dict(value):
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value):
+    return value if isinstance(value, list) else []
+
+
+def as_text(value):
+    return value if isinstance(value, str) else ""
+
+
 def clean_text(text):
     """Text that can be stored: no NUL, no half of a surrogate pair."""
     if "\0" in text:
@@ -1515,7 +1527,7 @@ def claude_mark_orphan(session, path, parent):
 def claude_exported(path):
     """Yield (place, record) of a transcript that the web version exported."""
     with open_regular(path) as export:
-        lines = claude_list(claude_dict(load_json(export.read(MAX_LINE))).get("loglines"))
+        lines = as_list(as_dict(load_json(export.read(MAX_LINE))).get("loglines"))
     yield from ((place, record) for place, record in enumerate(lines) if isinstance(record, dict))
 
 
@@ -1683,7 +1695,7 @@ def claude_uuids(path):
 
 def claude_replayed(file, record):
     """A record that the origin of this copy has: its usage is not ours, its prompt may still be the title."""
-    message = claude_dict(record.get("message"))
+    message = as_dict(record.get("message"))
     if record.get("type") == "assistant" and claude_text(message, "id"):
         if not claude_known_response(file.run, message["id"]):
             file.run.counted[message["id"]] = claude_pack(file.run, ClaudeResponse(message["id"], "origin"))
@@ -1734,7 +1746,7 @@ def claude_bounds(file):
     """Let the times of skipped lines and of a sub-agent count for the whole session."""
     session = file.run.session
     for line in file.skipped:
-        session.seen_at(utc(claude_dict(load_json(line)).get("timestamp")))
+        session.seen_at(utc(as_dict(load_json(line)).get("timestamp")))
     if file.session is not session:
         session.seen_at(file.session.created_at)
         session.seen_at(file.session.updated_at)
@@ -1847,7 +1859,7 @@ def claude_user(file, record):
         claude_injected(file, "compact_summary", "\n".join(claude_text(block, "text") for block in blocks))
     elif not hidden:
         by_program = (record.get("promptSource") == "system"
-                      or claude_dict(record.get("origin")).get("kind") == "task-notification")
+                      or as_dict(record.get("origin")).get("kind") == "task-notification")
         claude_say(file, [block for block in blocks if block.get("type") != "tool_result"],
                    record.get("parentUuid"), "notification" if by_program else None)
 
@@ -1917,7 +1929,7 @@ def claude_title_from(file, text):
 
 def claude_attachment(file, record):
     """Of attachments only a prompt that was typed while Claude was busy is shown."""
-    attachment = claude_dict(record.get("attachment"))
+    attachment = as_dict(record.get("attachment"))
     if attachment.get("type") == "queued_command" and attachment.get("isMeta") is not True:
         notice = attachment.get("commandMode") == "task-notification"
         claude_say(file, claude_blocks({"content": attachment.get("prompt")}), None, "notification" if notice else None)
@@ -1927,7 +1939,7 @@ def claude_attachment(file, record):
 
 def claude_assistant(file, record):
     """An assistant record: usually one block of a response."""
-    message = claude_dict(record.get("message"))
+    message = as_dict(record.get("message"))
     if record.get("isApiErrorMessage") is True or message.get("model") == "<synthetic>":
         claude_synthetic(file, record, message)
         return
@@ -2015,7 +2027,7 @@ def claude_usage(message):
     usage = message.get("usage")
     if not isinstance(usage, dict):
         return None
-    thinking = claude_dict(usage.get("output_tokens_details")).get("thinking_tokens")
+    thinking = as_dict(usage.get("output_tokens_details")).get("thinking_tokens")
     return (whole(usage.get("input_tokens")), whole(usage.get("cache_creation_input_tokens")),
             whole(usage.get("cache_read_input_tokens")), whole(usage.get("output_tokens")), whole(thinking))
 
@@ -2166,7 +2178,7 @@ def claude_settle_call(file, call_id, detail=None, failed=False, blocks=()):
     """Complete a call by its result, or, without one, as well as its input allows; let it go."""
     event, given = file.open.pop(call_id)
     kind, data = event_kind(event)
-    detail = claude_dict(detail)
+    detail = as_dict(detail)
     if kind == "ShellCommand":
         code = claude_exit_code(detail, failed, blocks)
         if code is not None:
@@ -2212,8 +2224,8 @@ def claude_first_text(blocks):
 def claude_patch(detail, path):
     """The unified diff that the tool itself recorded, or ""."""
     hunks = []
-    for hunk in claude_list(detail.get("structuredPatch")):
-        lines = [line for line in claude_list(claude_dict(hunk).get("lines")) if isinstance(line, str)]
+    for hunk in as_list(detail.get("structuredPatch")):
+        lines = [line for line in as_list(as_dict(hunk).get("lines")) if isinstance(line, str)]
         if lines:
             old, count, new, now = (whole(hunk.get(key)) for key in ("oldStart", "oldLines", "newStart", "newLines"))
             hunks.append("\n".join([f"@@ -{old},{count} +{new},{now} @@", *lines]))
@@ -2222,7 +2234,7 @@ def claude_patch(detail, path):
 
 def claude_wanted_diff(given, path):
     """The diff that an edit asked for; the lines' numbers are not known."""
-    edits = claude_list(claude_dict(given).get("edits")) or [given]
+    edits = as_list(as_dict(given).get("edits")) or [given]
     pairs = [(claude_text(edit, "old_string"), claude_text(edit, "new_string") or claude_text(edit, "new_source"))
              for edit in edits]
     return "\n".join(filter(None, (unified_diff(old, new, path) for old, new in pairs)))
@@ -2230,7 +2242,7 @@ def claude_wanted_diff(given, path):
 
 def claude_duration(file, call, detail):
     """Milliseconds that a call took: as the tool says, else from call to result; None where unknown."""
-    detail = claude_dict(detail)
+    detail = as_dict(detail)
     for key, unit in (("totalDurationMs", 1), ("durationMs", 1), ("durationSeconds", 1000)):
         value = detail.get(key)
         if type(value) in (int, float) and 0 <= value < 1e10:
@@ -2246,7 +2258,7 @@ def claude_between(first, last):
 
 def claude_result_blocks(file, block, detail, name, failed):
     """What is shown of a result: the file that was read, output as code, other texts, images."""
-    read = claude_dict(claude_dict(detail).get("file"))
+    read = as_dict(as_dict(detail).get("file"))
     if name == "Read" and not failed and claude_text(read, "content"):
         path = claude_text(read, "filePath")
         return [code_block(read["content"], language_of(path), whole(read.get("startLine")))]
@@ -2294,7 +2306,7 @@ def claude_saved_output(folder, text, detail):
 
 def claude_shown(file, block):
     """Blocks for content that is neither plain text nor a call: images, documents, what is new to us."""
-    kind, source = block.get("type"), claude_dict(block.get("source"))
+    kind, source = block.get("type"), as_dict(block.get("source"))
     media, data = claude_text(source, "media_type"), claude_text(source, "data")
     if kind in ("redacted_thinking", "fallback", "thinking"):
         return []
@@ -2320,7 +2332,7 @@ def claude_find_agents(run, path, files):
             run.compactions.append((starts[agent], name))
         else:
             run.agents[agent] = name
-            run.metas[agent] = claude_dict(load_json(claude_head(name[:-len(".jsonl")] + ".meta.json")))
+            run.metas[agent] = as_dict(load_json(claude_head(name[:-len(".jsonl")] + ".meta.json")))
     links = {agent: meta["toolUseId"] for agent, meta in run.metas.items() if claude_text(meta, "toolUseId")}
     for name in (path, *run.agents.values()):
         if len(links) < len(run.agents):
@@ -2346,7 +2358,7 @@ def claude_search_links(lines, agents, links, path):
             if not line or not any(mark in line for mark in (b'"agentId"', b"task-id>", b"task_id")):
                 continue
             for agent in [agent for agent, name in wanted.items() if name in line]:
-                call_id = claude_link(claude_dict(load_json(line)), agent)
+                call_id = claude_link(as_dict(load_json(line)), agent)
                 if call_id:
                     links[agent] = call_id
                     del wanted[agent]
@@ -2389,7 +2401,7 @@ def claude_takes_up(file, name, new, added):
     run, agent = file.run, claude_agent_id(name)
     if name.endswith(".meta.json"):
         return name[:-len(".meta.json")] + ".jsonl" in new
-    meta = claude_dict(load_json(claude_head(name[:-len(".jsonl")] + ".meta.json")))
+    meta = as_dict(load_json(claude_head(name[:-len(".jsonl")] + ".meta.json")))
     call_id = claude_text(meta, "toolUseId")
     call, _ = file.open.get(call_id, (None, None))
     to_come = file.session.waiting(call) if call else call_id not in file.names and call_id.encode() in added
@@ -2402,7 +2414,7 @@ def claude_takes_up(file, name, new, added):
 
 def claude_link(record, agent):
     """The id of the call that started an agent, if this record tells."""
-    data, detail = claude_dict(record.get("data")), claude_dict(record.get("toolUseResult"))
+    data, detail = as_dict(record.get("data")), as_dict(record.get("toolUseResult"))
     if data.get("agentId") == agent:
         return claude_text(record, "parentToolUseID")
     results = claude_blocks(record.get("message"))
@@ -2415,7 +2427,7 @@ def claude_link(record, agent):
         named = re.search(r"<task-id>([^<]+)</task-id>", text), re.search(r"<tool-use-id>([^<]+)</tool-use-id>", text)
         if all(named) and named[0][1] == agent:
             return named[1][1]
-        notice = claude_dict(load_json(text.encode())) if text.startswith("{") else {}
+        notice = as_dict(load_json(text.encode())) if text.startswith("{") else {}
         if notice.get("task_id") == agent:
             return claude_text(notice, "tool_use_id")
     return ""
@@ -2494,7 +2506,7 @@ def claude_compaction_usage(run, path):
     """The usage of each response in a file that nothing else is shown of."""
     hidden, best = ClaudeFile(run, run.session, path), {}
     for place, record in claude_records(hidden, read_lines(path)):
-        message = claude_dict(record.get("message"))
+        message = as_dict(record.get("message"))
         usage = claude_usage(message) if record.get("type") == "assistant" else None
         name = claude_text(message, "id") or f"{path}@{place}"
         if usage and not claude_known_response(run, name):
@@ -2531,7 +2543,7 @@ def claude_notice(file, record):
 
 def claude_compacted(file, record):
     """The conversation so far was replaced by a summary, which follows."""
-    facts = claude_dict(record.get("compactMetadata"))
+    facts = as_dict(record.get("compactMetadata"))
     attributes = {key: facts[key] for key in ("trigger", "preTokens", "postTokens")
                   if isinstance(facts.get(key), (str, int))}
     text = claude_text(record, "content") or "Conversation compacted"
@@ -2547,7 +2559,7 @@ def claude_local_command(file, record):
 def claude_api_error(file, record):
     """A request that failed and is tried again."""
     error = record.get("error")
-    inner = claude_dict(claude_dict(claude_dict(error).get("error")).get("error"))
+    inner = as_dict(as_dict(as_dict(error).get("error")).get("error"))
     text = (claude_text(inner, "message") or claude_text(error, "message") or claude_text(record, "content")
             or "API error")
     if whole(record.get("retryAttempt")):
@@ -2638,21 +2650,13 @@ def claude_blocks(message):
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     return [{"type": "text", "text": block} if isinstance(block, str) else block
-            for block in claude_list(content) if isinstance(block, (str, dict))]
+            for block in as_list(content) if isinstance(block, (str, dict))]
 
 
 def claude_text(record, key):
     """The text under a key, or ""."""
     value = record.get(key) if isinstance(record, dict) else None
     return value if isinstance(value, str) else ""
-
-
-def claude_dict(value):
-    return value if isinstance(value, dict) else {}
-
-
-def claude_list(value):
-    return value if isinstance(value, list) else []
 
 
 # ---------------------------------------------------------------------------
@@ -2871,18 +2875,6 @@ def codex_parts(record):
     if payload.get("type") == "item_completed":
         return f"item/{as_dict(payload.get('item')).get('type')}", at, as_dict(payload.get("item"))
     return f"{kind}/{payload.get('type') or 'message'}", at, payload
-
-
-def as_dict(value):
-    return value if isinstance(value, dict) else {}
-
-
-def as_list(value):
-    return value if isinstance(value, list) else []
-
-
-def as_text(value):
-    return value if isinstance(value, str) else ""
 
 
 # Codex: the first look ------------------------------------------------------
@@ -14152,49 +14144,6 @@ EXITS = """exit codes: 0 all went well; 1 something could not be read, sent or r
 2 wrong usage or settings; 3 another daemon of this account is running"""
 
 
-def arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="daemon.py", description=__doc__.split("\n")[0], epilog=EXITS)
-    parser.set_defaults(run=run_command)
-    parser.add_argument("--home", metavar="DIR", help="look for tools, settings and local.db below DIR")
-    parser.add_argument("--verbose", action="store_true", help="log every request and decision")
-    parser.add_argument("--work", dest="run", action="store_const", const=work_command, help=argparse.SUPPRESS)     # see Workers
-    commands = parser.add_subparsers(metavar="COMMAND")
-
-    def command(run, name, about):
-        added = commands.add_parser(name, help=about, description=about, epilog=EXITS)
-        added.set_defaults(run=run)
-        return added
-
-    command(run_command, "run", "collect and send for ever (the default)")
-    command(once_command, "once", "one pass; with PATHs only over them").add_argument("paths", nargs="*", metavar="PATH")
-    command(import_command, "import", "collect the conversations of a claude.ai or ChatGPT export").add_argument(
-        "file", metavar="FILE", help="conversations.json, or the ZIP file that holds it")
-    login = command(login_command, "login", "register at a server, or use a key, and remember both")
-    login.add_argument("url", metavar="URL")
-    login.add_argument("--nickname", help="register under this name")
-    login.add_argument("--key", help="use this API key instead of registering")
-    login.add_argument("--invite", help="an invitation code, or the server's set-up token")
-    command(status_command, "status", "what was collected, what waits, what was rejected").add_argument(
-        "--json", action="store_true", help="for programs")
-    command(tools_command, "tools", "the tools that are known, and what there is of them on this machine")
-    parse = command(parse_command, "parse", "print the sessions of a file as HAIL, redacted")
-    parse.add_argument("file", metavar="FILE")
-    parse.add_argument("--tool", help="read it as this tool's (else it is recognised)")
-    command(show_command, "show", "print a session of the team as HAIL; it is fetched once").add_argument(
-        "session", metavar="SESSION", help="its id on the server, or the tool's own")
-    redact = command(redact_command, "redact", "copy a text, or standard input, to standard output without secrets")
-    redact.add_argument("file", metavar="FILE", nargs="?", help="a text; with --explain a session of a tool, too")
-    redact.add_argument("--explain", action="store_true", help="print what was found by which rule and where, instead of the text")
-    review = command(review_command, "review", "the sessions that wait because they hold secrets (privacy.review)")
-    review.add_argument("action", nargs="?", default="list", choices=("list", "show", *DECISIONS))
-    review.add_argument("session", metavar="SESSION", nargs="?", help="the tool's own id, or `all`")
-    push = command(push_command, "push", "send a session again")
-    push.add_argument("session", metavar="SESSION", help="its id, here or on the server")
-    push.add_argument("--restore", action="store_true", help="even if it was deleted on the server")
-    return parser
-
-
 def main(argv=None):
     """Run a command; return its exit code."""
     options = arguments().parse_args(argv)
@@ -14611,6 +14560,53 @@ def push_command(options):
         return EXIT_OK
     with lock:
         return EXIT_OK if Daemon(paths, settings, cache, os.environ).once([]) else EXIT_FAILED
+
+
+# Name: the function, what it does in one line, its arguments as argparse takes them.
+COMMANDS = {
+    "run": (run_command, "collect and send for ever (the default)", {}),
+    "once": (once_command, "one pass; with PATHs only over them", {"paths": {"nargs": "*", "metavar": "PATH"}}),
+    "import": (import_command, "collect the conversations of a claude.ai or ChatGPT export", {
+        "file": {"metavar": "FILE", "help": "conversations.json, or the ZIP file that holds it"}}),
+    "login": (login_command, "register at a server, or use a key, and remember both", {
+        "url": {"metavar": "URL"},
+        "--nickname": {"help": "register under this name"},
+        "--key": {"help": "use this API key instead of registering"},
+        "--invite": {"help": "an invitation code, or the server's set-up token"}}),
+    "status": (status_command, "what was collected, what waits, what was rejected", {
+        "--json": {"action": "store_true", "help": "for programs"}}),
+    "tools": (tools_command, "the tools that are known, and what there is of them on this machine", {}),
+    "parse": (parse_command, "print the sessions of a file as HAIL, redacted", {
+        "file": {"metavar": "FILE"},
+        "--tool": {"help": "read it as this tool's (else it is recognised)"}}),
+    "show": (show_command, "print a session of the team as HAIL; it is fetched once", {
+        "session": {"metavar": "SESSION", "help": "its id on the server, or the tool's own"}}),
+    "redact": (redact_command, "copy a text, or standard input, to standard output without secrets", {
+        "file": {"metavar": "FILE", "nargs": "?", "help": "a text; with --explain a session of a tool, too"},
+        "--explain": {"action": "store_true", "help": "print what was found by which rule and where, instead of the text"}}),
+    "review": (review_command, "the sessions that wait because they hold secrets (privacy.review)", {
+        "action": {"nargs": "?", "default": "list", "choices": ("list", "show", *DECISIONS)},
+        "session": {"metavar": "SESSION", "nargs": "?", "help": "the tool's own id, or `all`"}}),
+    "push": (push_command, "send a session again", {
+        "session": {"metavar": "SESSION", "help": "its id, here or on the server"},
+        "--restore": {"action": "store_true", "help": "even if it was deleted on the server"}}),
+}
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="daemon.py", description=__doc__.split("\n")[0], epilog=EXITS)
+    parser.set_defaults(run=run_command)
+    parser.add_argument("--home", metavar="DIR", help="look for tools, settings and local.db below DIR")
+    parser.add_argument("--verbose", action="store_true", help="log every request and decision")
+    parser.add_argument("--work", dest="run", action="store_const", const=work_command, help=argparse.SUPPRESS)     # see Workers
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, (run, about, facts) in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=about, epilog=EXITS)
+        command.set_defaults(run=run)
+        for argument, options in facts.items():
+            command.add_argument(argument, **options)
+    return parser
 
 
 if __name__ == "__main__":
