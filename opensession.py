@@ -6366,21 +6366,30 @@ def serve():
         server = make_server(raise_descriptor_limit())
     except OSError as error:
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
-    if lock:
-        offer_setup(lambda text: print(text, flush=True))
-        start_thread(sweep, started)
-        start_thread(keep_house, db, stopped)
-        keepers = [start_thread(work, db, stopped) for work in (keep_index, keep_checked)]
+    keepers = start_keepers(started, stopped) if lock else []
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
     server.run()
     server.close()
     stopped.set()
     if lock:
-        db.changed.set()        # it looks up
-        for keeper in keepers:
-            keeper.join(5)
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        end_keepers(keepers)
         lock.close()
+
+
+def start_keepers(started, stopped):
+    """Begin what goes on beside the requests of a server that may write; the threads that are waited for at the end."""
+    offer_setup(lambda text: print(text, flush=True))
+    start_thread(sweep, started)
+    start_thread(keep_house, db, stopped)
+    return [start_thread(work, db, stopped) for work in (keep_index, keep_checked)]
+
+
+def end_keepers(keepers):
+    """Let who was told to stop come to an end, and bring the database into one file."""
+    db.changed.set()            # they look up
+    for keeper in keepers:
+        keeper.join(5)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def reindex():
