@@ -32,6 +32,8 @@ class AHurry(unittest.TestCase):
             Transcript(laptop).prompt(f"Paint door {number}").reply("Painted.")
         laptop.start("once")
         self.assertTrue(eventually(lambda: "too many requests; try again in" in laptop.log.read_text()))
+        # What is left is collected all the same, and waits.
+        self.assertTrue(eventually(lambda: laptop.rows("SELECT count(*) FROM outbox") == [(3,)]))
         laptop.stop(signal.SIGKILL)         # it would wait as long as it was told
         self.assertEqual((len(server.sessions()), len(server.uploads())), (10, 11))
         self.assertEqual(laptop.rows("SELECT count(*), max(parked_for) FROM outbox"), [(3, None)])
