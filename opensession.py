@@ -5429,8 +5429,10 @@ def copy_data(path, part):
         copy_database(path, part / DATABASE)
         wanted, needed = named_bodies(part / DATABASE)
         for body, size in wanted.items():
-            if taken.get(body, -1) < size and take_body(body, size, part):
-                taken[body] = size
+            if taken.get(body, -1) < size:
+                taken.pop(body, None)       # what we took of it before is too short now
+                if take_body(body, size, part):
+                    taken[body] = size
         missing = [body for body in needed if body not in taken]
         if not missing or not any(still_named(path, body) is False for body in missing):
             break
@@ -5581,7 +5583,8 @@ def read_manifest(source):
 
 def refuse_damaged(folder, manifest):
     """Raise Refused where files are not what a manifest says."""
-    damaged = [name for name, facts in manifest["files"].items() if digest(folder / name, facts["bytes"]) != facts["sha256"]]
+    damaged = [name for name, facts in manifest["files"].items()
+               if facts["sha256"] is None or digest(folder / name, facts["bytes"]) != facts["sha256"]]
     if damaged:
         raise Refused(f"{amount(len(damaged), 'file')} of {folder} missing or damaged: {', '.join(damaged[:5])}{' …' * (len(damaged) > 5)}")
 

@@ -175,7 +175,8 @@ class Restores(BackupCase):
         body = next((self.backup / "bodies").glob("*/*")).relative_to(self.backup)
         damages = {"a flipped byte in a body": lambda path: flip(path / body), "a flipped byte in the database": lambda path: flip(path / "opensession.db"),
                    "a lost body": lambda path: (path / body).unlink(), "half a manifest": lambda path: os.truncate(path / "manifest.json", 99),
-                   "a file elsewhere": lambda path: elsewhere(path / "manifest.json")}
+                   "a file elsewhere": lambda path: elsewhere(path / "manifest.json"),
+                   "a lost body without a hash": lambda path: lose(path, path / "manifest.json")}
         for name, damage in damages.items():
             with self.subTest(name):
                 copy = self.folder / "copy"
@@ -203,6 +204,15 @@ def flip(path):
     data[len(data) // 2] ^= 1
     path.unlink()
     path.write_bytes(data)
+
+
+def lose(folder, path):
+    """Lose a body of a backup, and its hash in the manifest with it."""
+    manifest = json.loads(path.read_text())
+    name = next(name for name in manifest["files"] if name.startswith("bodies"))
+    manifest["files"][name]["sha256"] = None
+    path.write_text(json.dumps(manifest))
+    (folder / name).unlink()
 
 
 def elsewhere(path):
