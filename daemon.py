@@ -725,17 +725,21 @@ class Session(State):
 
     def event(self, kind, event_id, /, at=None, blocks=(), *, task=None, duration_ms=None, attributes=None, **data):
         """Add one event and return it.  `at` is UTC as utc() gives it; None inherits the neighbour's."""
-        self.seen_at(at)
-        self._now = at or self._now or EPOCH
+        return self.add(kind, event_id, at, list(blocks), data, task, duration_ms, attributes)
+
+    def add(self, kind, event_id, at, blocks, data, task=None, duration_ms=None, attributes=None):
+        """What `event` does; parsers that have most to read call it themselves."""
+        if at and at != self.updated_at:
+            self.seen_at(at)
+        self._now = at = at or self._now or EPOCH
         if None in data.values():
             data = {key: value for key, value in data.items() if value is not None}
         event_type = {"type": kind, "data": data} if data or kind in ("TaskStart", "TaskEnd") else {"type": kind}
-        event = {"type": "event", "event_id": self._unique(event_id), "timestamp": self._now, "event_type": event_type}
+        event = {"type": "event", "event_id": self._unique(event_id), "timestamp": at, "event_type": event_type}
         if not self.opening:
             self.opening = opening_of(kind, data, blocks)
         if task:
             event["task_id"] = task
-        blocks = list(blocks)
         event["content"] = {"blocks": blocks}
         if duration_ms is not None:
             event["duration_ms"] = duration_ms
@@ -760,16 +764,11 @@ class Session(State):
         return any(event is other for other in self._window)
 
     def settled(self):
-        """The events that nothing later can change, as they leave."""
-        window, held = self._window, self._held
-        if not window or id(window[0]) in held and len(window) <= self.WINDOW and self._bytes <= self.WINDOW_BYTES:
-            return ()               # after most records: a generator for nothing costs more than the look
-        return self._leaving()
-
-    def _leaving(self):
-        while self._window and (id(self._window[0]) not in self._held
-                                or len(self._window) > self.WINDOW or self._bytes > self.WINDOW_BYTES):
-            yield self._leave()
+        """The events that nothing later can change: they leave."""
+        window, held, leaving = self._window, self._held, []
+        while window and (id(window[0]) not in held or len(window) > self.WINDOW or self._bytes > self.WINDOW_BYTES):
+            leaving.append(self._leave())
+        return leaving
 
     def rest(self):
         """Yield all that is left, at the end of the source."""
@@ -800,22 +799,22 @@ class Session(State):
 class Ledger(State):
     """What is remembered of every record of a session, however long: text -> whole numbers.
 
-    The text itself is not kept, only 64 bits of it.  Stored, all lies sorted in one row of
-    bytes, where it is looked up without being unpacked; what is added later stays apart
-    until it is worth sorting in."""
+    What was met in this pass stands as it is.  Stored, only 64 bits of each text are kept, and
+    when these are many, all lie sorted in one row of bytes, where they are looked up without
+    being unpacked."""
 
     def __init__(self, width=0):
         self.width = width          # so many numbers, from 0 to 2^64
-        self.recent = {}            # key -> numbers
+        self.recent = {}            # text -> numbers
+        self.stored = {}            # key -> numbers
         self.packed = b""           # all keys, then all numbers
         self.names = {}             # texts that occur as numbers, see number_of
 
     def add(self, text):
         """Remember a text; whether it is new."""
-        key = ledger_key(text)
-        if key in self.recent or self.packed and self._find(key) is not None:
+        if text in self.recent or (self.stored or self.packed) and self._find(text) is not None:
             return False
-        self.recent[key] = ()
+        self.recent[text] = ()
         return True
 
     def __contains__(self, text):
@@ -823,12 +822,11 @@ class Ledger(State):
 
     def get(self, text):
         """The numbers of a text, or None."""
-        key = ledger_key(text)
-        found = self.recent.get(key)
-        return self._find(key) if found is None and self.packed else found
+        found = self.recent.get(text)
+        return self._find(text) if found is None and (self.stored or self.packed) else found
 
     def __setitem__(self, text, numbers):
-        self.recent[ledger_key(text)] = numbers
+        self.recent[text] = numbers
 
     def number_of(self, name):
         """The number that stands for one of a few names."""
@@ -837,7 +835,11 @@ class Ledger(State):
     def name_of(self, number):
         return next(itertools.islice(self.names, number, None))
 
-    def _find(self, key):
+    def _find(self, text):
+        """The numbers of a text that was stored, or None."""
+        key = ledger_key(text)
+        if key in self.stored or not self.packed:
+            return self.stored.get(key)
         words = memoryview(self.packed).cast("Q")
         count = len(words) // (1 + self.width)
         place = bisect_left(words, key, 0, count)
@@ -847,7 +849,9 @@ class Ledger(State):
         return tuple(words[start:start + self.width])
 
     def __getstate__(self):
-        if len(self.recent) > 1000 + len(self.packed) // (40 + 40 * self.width):
+        self.stored.update((ledger_key(text), numbers) for text, numbers in self.recent.items())
+        self.recent = {}
+        if len(self.stored) > 1000 + len(self.packed) // (40 + 40 * self.width):
             self._pack()
         return self.__dict__
 
@@ -856,9 +860,9 @@ class Ledger(State):
         count = len(words) // (1 + self.width)
         numbers = {words[place]: words[count + place * self.width:count + (place + 1) * self.width]
                    for place in range(count)}
-        numbers = dict(sorted((numbers | self.recent).items(), key=itemgetter(0)))
+        numbers = dict(sorted((numbers | self.stored).items(), key=itemgetter(0)))
         self.packed = array("Q", itertools.chain(numbers, itertools.chain.from_iterable(numbers.values()))).tobytes()
-        self.recent = {}
+        self.stored = {}
 
 
 def ledger_key(text):
@@ -1615,12 +1619,11 @@ def claude_record(file, place, record):
 
 def claude_add(file, kind, event_id, blocks=(), /, *, duration_ms=None, attributes=None, **data):
     """Add an event of the record at hand."""
-    task = file.tasks.get(file.task)
+    task = file.tasks.get(file.task) if file.tasks else None
     if task and kind not in ("TaskStart", "TaskEnd"):
         task.events += 1
         task.last = file.at or task.last
-    return file.session.event(kind, file.prefix + event_id, file.at, blocks, task=file.task,
-                              duration_ms=duration_ms, attributes=attributes, **data)
+    return file.session.add(kind, file.prefix + event_id, file.at, list(blocks), data, file.task, duration_ms, attributes)
 
 
 # Facts of the whole session -------------------------------------------------
@@ -1633,9 +1636,9 @@ def claude_facts(file, record):
         if not file.chained:
             file.chained = True
             claude_lineage(file, record)
-        if uuid in file.summaries:
+        if file.summaries and uuid in file.summaries:
             file.titles["summary"] = file.summaries[uuid]
-    said = [record.get(key) for key in ("cwd", "gitBranch", "entrypoint", "version")]
+    said = record.get("cwd"), record.get("gitBranch"), record.get("entrypoint"), record.get("version")
     if said != file.said:               # record after record says the same
         file.said = said
         claude_facts_said(file, *map(as_text, said))
@@ -1857,7 +1860,7 @@ def claude_user(file, record):
     hidden = record.get("isMeta") is True or record.get("isVisibleInTranscriptOnly") is True
     if record.get("isCompactSummary") is True:
         claude_injected(file, "compact_summary", "\n".join(claude_text(block, "text") for block in blocks))
-    elif not hidden:
+    elif not hidden and len(results) < len(blocks):
         by_program = (record.get("promptSource") == "system"
                       or as_dict(record.get("origin")).get("kind") == "task-notification")
         claude_say(file, [block for block in blocks if block.get("type") != "tool_result"],
@@ -2015,11 +2018,16 @@ def claude_take_usage(file, response, message):
             file.session.release(task.start)
     usage = claude_usage(message)
     if usage:
-        tally = file.run.tally
-        tally["raw_input"] += sum(usage[:3])
-        tally["raw_output"] += usage[3]
-        tally["duplicates_removed" if response.best else "responses"] += 1
-        response.best = tuple(map(max, usage, response.best or usage))
+        claude_count_raw(file.run.tally, usage)
+        file.run.tally["duplicates_removed" if response.best else "responses"] += 1
+        response.best = tuple(map(max, usage, response.best)) if response.best else usage
+
+
+def claude_count_raw(tally, usage):
+    """Count what a record says, whether it is true or not."""
+    new, written, read, output, _ = usage
+    tally["raw_input"] += new + written + read
+    tally["raw_output"] += output
 
 
 def claude_usage(message):
@@ -2027,7 +2035,8 @@ def claude_usage(message):
     usage = message.get("usage")
     if not isinstance(usage, dict):
         return None
-    thinking = as_dict(usage.get("output_tokens_details")).get("thinking_tokens")
+    details = usage.get("output_tokens_details")
+    thinking = details.get("thinking_tokens") if isinstance(details, dict) else 0
     return (whole(usage.get("input_tokens")), whole(usage.get("cache_creation_input_tokens")),
             whole(usage.get("cache_read_input_tokens")), whole(usage.get("output_tokens")), whole(thinking))
 
@@ -2090,8 +2099,7 @@ def claude_replay_usage(run, message):
     """A copy of a response that another file had first: only say how much was not counted."""
     usage = claude_usage(message)
     if usage:
-        run.tally["raw_input"] += sum(usage[:3])
-        run.tally["raw_output"] += usage[3]
+        claude_count_raw(run.tally, usage)
         run.tally["replayed"] += sum(usage[:4])
 
 
