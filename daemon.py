@@ -1063,6 +1063,8 @@ class GrowingFile(State):
 
     def last_line(self):
         """Yield (offset, line) of what stands behind the last line's end."""
+        if self.offset >= self.end:
+            return
         with open_regular(self.path) as file:
             file.seek(self.offset)
             yield from lines_of(file, self.end, self.offset)
@@ -2683,6 +2685,7 @@ def claude_text(record, key):
 CODEX_FILE = re.compile(r"rollout-(?:(\d{4}-\d\d-\d\dT\d\d)-(\d\d)-(\d\d)-)?(.*?)(?:\.jsonl|\.jsonl\.zst|\.json)$")
 CODEX_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CODEX_LIVE, CODEX_ARCHIVE = "sessions", "archived_sessions"
+CODEX_TYPED = 1024          # bytes of a line in which its types stand: Codex writes them before any content
 
 
 # Codex: finding files -------------------------------------------------------
@@ -2814,7 +2817,7 @@ def codex_lines(path, lines=None):
     """Yield (offset, line) of a rollout, compressed or not, without the history that compaction replaced;
     `lines` may give only some of them."""
     for offset, line in zstd_lines(path) if path.suffix == ".zst" else lines or read_lines(path):
-        cut = line.find(b'"replacement_history"') if line and b'"compacted"' in line else -1
+        cut = line.find(b'"replacement_history"') if line and line.find(b'"compacted"', 0, CODEX_TYPED) >= 0 else -1
         if cut > 0:
             line = line[:cut].rstrip(b", ") + b'},"type":"compacted"}\n'
         yield offset, line
@@ -2976,7 +2979,7 @@ def codex_deciding(path, look, lines):
     for offset, line in codex_lines(path, lines):
         if known != (len(look.waiting), look.has_turn_ids):         # what is waited for only becomes less
             known, marks = (len(look.waiting), look.has_turn_ids), codex_marks(tuple(look.waiting), look.has_turn_ids)
-        if line and (marks.search(line) or not look.records):
+        if line and (marks.search(line, 0, CODEX_TYPED) or not look.records):
             record = load_json(line)
             if isinstance(record, dict):
                 yield offset, record
@@ -3125,18 +3128,27 @@ def codex_stored_name(path, thread_id):
     home = codex_home(path)
     if not home:
         return None
-    databases = [*home.glob("state_*.sqlite"), *home.glob("sqlite/state_*.sqlite")]
-    version = re.compile(r"\d{1,9}")
-    for database in sorted(databases, key=lambda file: int((version.findall(file.name) or [0])[-1]), reverse=True)[:1]:
-        if name := codex_database_name(database, thread_id):
-            return name
-    return codex_index_name(home / "session_index.jsonl", thread_id)
+    database = codex_database(os.fspath(home))
+    return database and codex_database_name(database, thread_id) or codex_index_name(home / "session_index.jsonl", thread_id)
+
+
+def codex_database(home):
+    """The path of the newest state_N.sqlite of a Codex home, or None."""
+    found = []
+    for folder in (home, os.path.join(home, "sqlite")):
+        with suppress(OSError):
+            found += [(int(match[1]), os.path.join(folder, match[0]))
+                      for match in map(CODEX_DATABASE.fullmatch, os.listdir(folder)) if match]
+    return max(found, default=(0, None))[1]
+
+
+CODEX_DATABASE = re.compile(r"state_(\d{1,9})\.sqlite")
 
 
 def codex_database_name(database, thread_id):
     """The name that a person gave a thread, from state_N.sqlite, or None."""
     try:
-        connection = sqlite3.connect(database.resolve().as_uri() + "?mode=ro", uri=True, timeout=0.2)
+        connection = sqlite3.connect(Path(database).resolve().as_uri() + "?mode=ro", uri=True, timeout=0.2)
         try:
             row = connection.execute("SELECT name FROM threads WHERE id = ?", (thread_id,)).fetchone()
         finally:
@@ -3234,11 +3246,11 @@ CODEX_INJECTED = (
 CODEX_REQUEST = "## My request for Codex:"
 
 
-def codex_add(thread, kind, at, item_id, blocks=(), attributes=None, /, **data):
+def codex_add(thread, kind, at, item_id, blocks=(), attributes=None, /, duration_ms=None, **data):
     """Add an event; records without an id are named by their number in the file."""
     thread.compacting = False
     event_id = as_text(item_id) or f"codex-{thread.number}"
-    return thread.session.event(kind, event_id, at, blocks, attributes=attributes or {}, **data)
+    return thread.session.add(kind, event_id, at, list(blocks), data, None, duration_ms, attributes)
 
 
 def codex_superseded(thread, key):
