@@ -1004,6 +1004,18 @@ def load_json(line):
         return None
 
 
+def without_text(line, start):
+    """A line of compact JSON without the text that begins at `start`, behind its quote; the line as it is where the
+    end of the text is not certain."""
+    end = END_OF_TEXT.search(line, start)
+    return line[:start] + line[end.start():] if end and line[end.start() - 1] != BACKSLASH else line
+
+
+# Inside of a text a backslash stands before each quote, so that no two follow with only these between them.
+END_OF_TEXT = re.compile(rb'"[]}{[,]+"')
+BACKSLASH = ord("\\")
+
+
 def is_unsafe(data):
     """Whether JSON as bytes may hold what cannot be stored: a NUL, raw or escaped, or half of a surrogate pair."""
     return b"\0" in data or UNSAFE_ESCAPE.search(data) is not None
@@ -1142,15 +1154,15 @@ def read_records(path, session, skip=None):
     yield from records_of(read_lines(path), session, skip)
 
 
-def records_of(lines, session, skip=None):
-    """Yield (offset, record) of (offset, line) pairs, as read_records does."""
+def records_of(lines, session, skip=None, cut=None):
+    """Yield (offset, record) of (offset, line) pairs, as read_records does; `cut(line)` may leave out what nobody reads."""
     for offset, line in lines:
         if line is None:
             session.bad_lines += 1
             continue
         if skip and skip(line) or not line.strip(b"\0 \t\r\n"):
             continue
-        record = load_json(line)
+        record = cut and load_json(cut(line)) or load_json(line)
         if isinstance(record, dict):
             yield offset, record
         elif record is None and line.endswith(b"\n"):
@@ -1540,7 +1552,7 @@ def claude_exported(path):
 def claude_records(file, lines):
     """Yield (place, record) of a transcript's lines; a file that goes away while it is read just ends."""
     try:
-        yield from records_of(lines, file.session, lambda line: claude_skips(file, line))
+        yield from records_of(lines, file.session, lambda line: claude_skips(file, line), lambda line: claude_cut(file, line))
     except OSError:
         file.session.bad_lines += 1
         file.session.state = None
@@ -1555,6 +1567,40 @@ def claude_skips(file, line):
     if line.startswith(b"progress", place):
         file.skipped = [*file.skipped[:1], line]        # their times count for the session's bounds
     return True
+
+
+# What Claude Code keeps beside a result for itself: of an edit the file as it was before, of a command the output once more.
+CLAUDE_KEPT = {b'"filePath":': b'"originalFile":"', b'"stdout":"': b'"stdout":"'}
+CLAUDE_DETAIL = re.compile(rb'"toolUseResult":\{("filePath":|"stdout":"|"type":"text","file":\{"filePath":"[^"]{1,4096}","content":"[^"])')
+CLAUDE_ANSWER = re.compile(rb'"tool_use_id":"([^"\\]{1,200})","type":"tool_result","content":"')
+
+
+def claude_cut(file, line):
+    """A raw user line without the longest text in it that nobody reads: to decode these is half of the work."""
+    place = line.find(b'"toolUseResult":{')
+    detail = CLAUDE_DETAIL.match(line, place) if place >= 0 else None
+    if not detail or not line.startswith(b'user"', line.find(b'"type":"', 0, 600) + 8):
+        return line
+    if detail[1] not in CLAUDE_KEPT:
+        return claude_cut_read(file, line, place)
+    kept = line.find(CLAUDE_KEPT[detail[1]], place)
+    return without_text(line, kept + len(CLAUDE_KEPT[detail[1]])) if kept >= 0 else line
+
+
+def claude_cut_read(file, line, place):
+    """The line of a file that was read, which stands in the answer with numbers, and without them beside it."""
+    answer = CLAUDE_ANSWER.search(line, 0, place)
+    if not answer or claude_tool_name(file, answer[1].decode("utf-8", "replace")) != "Read":
+        return line
+    cut = without_text(line, answer.end())
+    others = cut[:answer.start()] + cut[answer.end():place + len(cut) - len(line)]
+    return line if b'"is_error":true' in others or b'"tool_use_id"' in others else cut
+
+
+def claude_tool_name(file, call_id):
+    """The name of the tool that a call was for, None where it is not known."""
+    named = file.names.get(call_id)
+    return file.names.name_of(*named) if named else None
 
 
 def claude_events(file, records):
@@ -2169,8 +2215,7 @@ def claude_result(file, block, detail):
     """The result of a call, which may say more about the call itself."""
     call_id = claude_text(block, "tool_use_id") or next(reversed(file.open), None)
     call, _ = file.open.get(call_id, (None, None))
-    named = call_id and file.names.get(call_id)
-    name = file.names.name_of(*named) if named else "unknown"
+    name = call_id and claude_tool_name(file, call_id) or "unknown"
     failed = block.get("is_error") is True
     blocks = claude_result_blocks(file, block, detail, name, failed)
     duration = claude_duration(file, call, detail)
@@ -2744,7 +2789,9 @@ def codex_id(path):
 
 def codex_home(path):
     """The Codex home that a rollout lies in, or None."""
-    return next((folder.parent for folder in path.parents if folder.name in (CODEX_LIVE, CODEX_ARCHIVE)), None)
+    above = path.parts[:-1]
+    place = max((place for place, name in enumerate(above) if name in (CODEX_LIVE, CODEX_ARCHIVE)), default=None)
+    return place and Path(*above[:place])
 
 
 def codex_find(path, thread_id):
@@ -2925,7 +2972,7 @@ class CodexLook(State):
     def copied(self):
         """A look that goes on from here and leaves this one as it is."""
         other = copy.copy(self)
-        other.file, other.waiting, other.begins, other.ends = map(copy.copy, (self.file, self.waiting, self.begins, self.ends))
+        other.waiting, other.begins, other.ends = dict(self.waiting), dict(self.begins), dict(self.ends)
         return other
 
 
