@@ -11788,6 +11788,8 @@ def suspects(scanner, lines):
     """Which of the encoded lines may hold something: {index: what to try}, numbers of rules and HOME."""
     parts = [line[start.end():] if (start := FIXED_START.match(line)) else line for line in lines]
     block = b"".join(parts)
+    if not block:
+        return {}
     ends = list(itertools.accumulate(map(len, parts)))
     hints = [*scanner.hints, *hints_in(long_words(block), scanner.word_hints), *hints_in(block.translate(None, ASCII), scanner.wide_hints)]
     found = {}
@@ -11838,14 +11840,16 @@ def home_shape(start):
 
 
 USER_NAME = r"[\w@+-](?:[\w.@+-]*[\w@+-])?"
+WINDOWS_NAME = rf"(?:[\w.@+-]+(?: [\w.@+-]+){{1,2}}(?=\\)|{USER_NAME})"
 # What every match contains, and the pattern.
 HOME_SHAPES = (
-    ("/Users/", rf"(?:/mnt|/cygdrive)?/[a-zA-Z]/Users/{USER_NAME}"),
-    ("Users", rf"[A-Za-z]:[\\/]{{1,4}}Users[\\/]{{1,4}}(?:[\w.@+-]+(?: [\w.@+-]+){{1,2}}(?=\\)|{USER_NAME})"),
+    ("/Users/", rf"/(?:mnt/|cygdrive/)?[a-zA-Z]/Users/{USER_NAME}"),
+    (":\\", rf"[A-Za-z]:[\\/]{{1,4}}Users[\\/]{{1,4}}{WINDOWS_NAME}"),
+    (":/Users", rf"[A-Za-z]:/Users[\\/]{{1,4}}{WINDOWS_NAME}"),
     ("/home/", home_shape("/home/") + USER_NAME),
     ("/Users/", home_shape("/Users/") + USER_NAME),
     # How Claude Code names a project's folder.
-    ("-home-", r"(?<=[\\/])-home-[A-Za-z0-9]+"),
+    ("-home-", r"-home-(?<=[\\/]-home-)[A-Za-z0-9]+"),
     ("-Users-", r"(?<=[\\/])(?:[A-Za-z]-)?-Users-[A-Za-z0-9]+"),
 )
 
@@ -11888,33 +11892,23 @@ def home_hints(homes):
 
 # --- The redactor -----------------------------------------------------------------
 
-# By place in an event or header: keys whose values stay as they are, and the place of
-# the values below.  Where no place is known, all is treated, keys too.
+# By place in an event or header: keys whose values stay as they are, the place of the values
+# below, and whether keys are free.  Where no place is known, all is treated, keys too.
 PLACES = {
     "event": ({"type", "event_id", "timestamp", "task_id"},
-              {"event_type": "event_type", "content": "content", "attributes": "attributes"}),
-    "event_type": ({"type"}, {"data": "data"}),
-    "data": ({"call_id", "kind"}, {}),
-    "content": ((), {"blocks": "block"}),
-    "block": ({"type", "mime", "media_type", "language"}, {}),
-    "header": ({"type", "version", "session_id"}, {"agent": "agent", "context": "context"}),
-    "agent": ({"provider", "model", "tool", "tool_version"}, {}),
-    "context": ({"created_at", "updated_at", "related_session_ids"}, {"attributes": "attributes"}),
+              {"event_type": "event_type", "content": "content", "attributes": "attributes"}, False),
+    "event_type": ({"type"}, {"data": "data"}, False),
+    "data": ({"call_id", "kind"}, {}, False),
+    "content": ((), {"blocks": "block"}, False),
+    "block": ({"type", "mime", "media_type", "language"}, {}, False),
+    "header": ({"type", "version", "session_id"}, {"agent": "agent", "context": "context"}, False),
+    "agent": ({"provider", "model", "tool", "tool_version"}, {}, False),
+    "context": ({"created_at", "updated_at", "related_session_ids"}, {"attributes": "attributes"}, False),
     "attributes": ({"model", "tool", "meta", "signature", "session_role", "parent_session_id", "forked_from",
-                    "parser_version", "subagent_id"}, {"git": "git"}),
-    "git": ({"commit_hash"}, {}),
+                    "parser_version", "subagent_id"}, {"git": "git"}, True),
+    "git": ({"commit_hash"}, {}, False),
 }
-
-def fixed_parts(event):
-    """What stays as it is in an event, whatever stands in it."""
-    data = event["event_type"].get("data") or {}
-    kept = [(event.get("attributes") or {}).get(key) for key in PLACES["attributes"][0]]
-    return [event[key] for key in ("type", "event_id", "timestamp")], event.get("task_id"), data.get("call_id"), kept
-
-
-# Images, control characters (a letter of their escape would stand before a path), and what is escaped more than once.
-UNSAFE_MARKS = (b";base64,", rb"\u00", b"\\" * 5)
-TILDE_IN_KEY = re.compile(r'~[^"~]*+"\s?:')
+ANYWHERE = (), {}, True
 FILE_KINDS = ("FileRead", "FileEdit", "FileCreate", "FileDelete")
 BLOCK_BYTES = 256 << 10     # how much is searched at once
 IMAGE_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*+")
@@ -11937,6 +11931,7 @@ class Redactor:
         self.new_masks = []
         self.counts = Counter()
         self.scanner = scanner_for(privacy)
+        self._homes_alone = self.scanner._replace(rules=())
         self._numbers = Counter()           # rule -> highest number given
         self._withheld = {}                 # call id -> why its result is withheld
         self.more_patterns = lambda: ()     # those of the project: (as written, glob)
@@ -11959,41 +11954,27 @@ class Redactor:
 
     def clean(self, events):
         """Yield (event, encoded line) for each event, in order, with everything taken out."""
-        batch, size = [], 0
+        batch, lines, size = [], [], 0
         for event in events:
             event = self._withhold(event)
-            batch.append((event, hail_line(event)))
-            size += len(batch[-1][1])
+            line = hail_line(event)
+            batch.append(event)
+            lines.append(line)
+            size += len(line)
             if size >= BLOCK_BYTES:
-                yield from self._clean_batch(batch)
-                batch, size = [], 0
-        yield from self._clean_batch(batch)
+                yield from self._clean_batch(batch, lines)
+                batch, lines, size = [], [], 0
+        yield from self._clean_batch(batch, lines)
 
-    def _clean_batch(self, batch):
-        found = suspects(self.scanner, [line for _, line in batch]) if batch else {}
-        for index, (event, line) in enumerate(batch):
-            if index in found:
-                event, line = self.clean_line(event, line, found[index])
-            yield event, line
+    def _clean_batch(self, batch, lines):
+        for index, what in sorted(suspects(self.scanner, lines).items()):
+            batch[index], lines[index] = self.clean_line(batch[index], lines[index], what)
+        return zip(batch, lines)
 
     def clean_line(self, event, line, what):
         """An event and its line with what `suspects` says to try taken out."""
-        if what == {HOME} and not any([mark in line for mark in UNSAFE_MARKS]) and (cleaned := self._without_homes(event, line.decode())):
-            return cleaned
         cleaned = self._value(event, "event", self._wanted(what))
         return (event, line) if cleaned is event else (cleaned, hail_line(cleaned))
-
-    def _without_homes(self, event, text):
-        """An event and its line with home folders taken out of the line's text, which is much faster than string
-        by string; None where that touched other things than texts."""
-        known = self.counts[HOME]
-        cleaned = self._strip_homes(text, self.scanner.homes)
-        made = None if TILDE_IN_KEY.search(cleaned) else json.loads(cleaned)
-        if made and fixed_parts(made) == fixed_parts(event):
-            return made, cleaned.encode()
-        self.counts[HOME] = known
-        self.counts += Counter()            # without zeros
-        return None
 
     def clean_event(self, event):
         """One event as `clean` gives it."""
@@ -12014,30 +11995,32 @@ class Redactor:
 
     def _wanted(self, what):
         """The part of the scanner that is to be tried."""
-        return self.scanner._replace(rules=[rule for number, rule in enumerate(self.scanner.rules) if number in what],
-                                      homes=self.scanner.homes if HOME in what else ())
+        if what == {HOME}:
+            return self._homes_alone
+        return self.scanner._replace(rules=[self.scanner.rules[number] for number in sorted(what - {HOME})],
+                                     homes=self.scanner.homes if HOME in what else ())
 
     def _value(self, value, place, wanted):
         """A value with its strings treated; the same object where nothing changes."""
+        if isinstance(value, dict):
+            return self._fields(value, place, wanted)
         if isinstance(value, str):
             return self._text(value, wanted)
         if isinstance(value, list):
             items = [self._value(item, place, wanted) for item in value]
-            return items if any(new is not old for new, old in zip(items, value)) else value
-        if isinstance(value, dict):
-            return self._fields(value, place, wanted)
+            return items if any([new is not old for new, old in zip(items, value)]) else value
         return value
 
     def _fields(self, fields, place, wanted):
         """An object with its values treated, and its keys where they are free."""
-        untouched, places = PLACES.get(place, ((), {}))
+        untouched, places, free = PLACES.get(place, ANYWHERE)
         result, changed = {}, False
         for key, old in fields.items():
-            name = key if place in PLACES and place != "attributes" else self._text(key, wanted)
+            name = self._text(key, wanted) if free else key
             if key in untouched:
                 new = old
-            elif isinstance(old, str) and (place not in PLACES or place == "attributes"):
-                new = self._named(key, old, wanted)
+            elif isinstance(old, str):
+                new = self._named(key, old, wanted) if free else self._text(old, wanted)
             else:
                 new = self._value(old, places.get(key), wanted)
             changed = changed or new is not old or name is not key
@@ -12059,7 +12042,7 @@ class Redactor:
 
     def _text(self, text, wanted):
         """A text with home folders and secrets taken out."""
-        if len(text) < 6 or text.startswith("data:") and IMAGE_DATA.fullmatch(text):
+        if len(text) < 6 or text[:5] == "data:" and IMAGE_DATA.fullmatch(text):
             return text
         while True:                         # as what a mask replaced may have hidden the next
             text = self._strip_homes(text, wanted.homes)
