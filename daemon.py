@@ -11536,7 +11536,7 @@ QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
 # match need not hold a long word (see LONG_WORD), give hints `anywhere`: each costs as much as ten
 # others.  One with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.  Add
 # cases to tests/fixtures/secrets-written-from.tsv, in pieces.
-PRIVATE_KEY = (r"P(?:RIVATE KEY(?: BLOCK)?-----|rivate-Lines: )",)
+PRIVATE_KEY = (r"PRIVATE KEY(?: BLOCK)?-----", "Private-Lines: ")
 AWS_KEY = (r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",)
 RULES = (
     # AI providers
@@ -11629,7 +11629,7 @@ RULES = (
     Rule("square", r"sq0(?:csp|atp|idp)-[\w-]{22,}"),
     Rule("square", r"EAAA[\w-]{60}(?![\w-])", with_digit),
     Rule("payment", r"access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}"),
-    Rule("payment", r"rzp_(?:live|test)_[A-Za-z0-9]{14,}", anywhere=("rzp_",)),
+    Rule("payment", r"rzp_(?:live|test)_[A-Za-z0-9]{14,}", anywhere=("(?i)rzp_",)),
     Rule("payment", r"FLWSECK(?:_TEST)?-[0-9a-zA-Z]{12,}"),
     Rule("payment", r"EZ[AT]K[A-Za-z0-9]{54}"),
     Rule("payment", r"shippo_(?:live|test)_[0-9a-f]{40}"),
@@ -11724,14 +11724,14 @@ RULES = (
          anywhere=tuple(rf"{option}[ =](?=[^\0- ]{{1,300}}:[^\0- \"'\\]{{6}})" for option in ("-u", "--user"))),
     Rule("cli-option", r"(?i)--\w[\w-]{0,24}?(?:token|pass(?:w(?:or)?d|phrase)?|secret|key|pwd|auth)(?:[ =]|[\"'\\,]{2,6}\s?[\"'\\]{1,3})"
                        r"\\*[\"']?([^\0- \"'`\\$<({]{8,500})", plausible,
-         anywhere=(r"(?i)--\w[\w-]{0,24}?(?:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
+         anywhere=(r"--\w[\w-]{0,24}?(?i:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
     Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})",
          plausible,
          anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\]{{0,99}}\d)" for option in "pa")),
     Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", random_value, anywhere=(":5432:",)),
     Rule("query-token", r"(?i)[?&;](?:x-amz-signature|x-amz-security-token|x-goog-signature|sig|signature"
                         r"|\w{0,20}(?:token|key|secret|password))=([\w.~%+/-]{16,2000})", plausible,
-         anywhere=ASSIGNED + (r"(?i)sig(?:nature)?=[\w.~%+/-]{16}",)),
+         anywhere=ASSIGNED + (r"(?i)sig=[\w.~%+/-]{16}", r"(?i)signature=[\w.~%+/-]{16}")),
     Rule("env-assign", r"(?:ENV|ARG|setx|set -\w{1,3}) \w{0,60}(?:KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASS|PWD)(?:_\w{1,8})? \\*[\"']?"
                        r"([^\0- \"'\\`;&|(),<>$]{8,500})", plausible, (), ASSIGNED),
     Rule("env-assign", r"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIALS?)"
@@ -11795,21 +11795,22 @@ def scanner_for(privacy):
                           anywhere=tuple(re.escape(json_inside(value)) for value in longest_first)))
     word_hints = by_hint((hint, number) for number, rule in enumerate(rules) if not rule.anywhere
                          for hint in rule.hints or (rule.pattern,))
-    hints = by_hint([(hint, number) for number, rule in enumerate(rules) for hint in rule.anywhere]
-                    + [(hint, HOME) for hint in home_hints(privacy.homes) if privacy.strip_paths])
+    hints = by_hint((hint, number) for number, rule in enumerate(rules) for hint in rule.anywhere)
+    exact, wide, lower = (tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind},
+                                             anchors)) for kind, anchors in (("", ANCHORS_IN_TEXT), ("wide", ""), ("(?i)", ANCHORS_IN_LOWER)))
+    # Apart, as they are frequent: their lines need not be tried for anything else.
+    at_home = tuple((re.compile(hint.encode()), {HOME}) for hint in home_hints(privacy.homes) if privacy.strip_paths)
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
     return Scanner(
         tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
               for (name, pattern), rule in zip(compiled, rules)),
         re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
         home_patterns(privacy.homes) if privacy.strip_paths else (),
-        tuple(merged_hints(word_hints, RARE_IN_WORDS)),
-        *(tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind}, rare))
-          for kind, rare in (("", RARE_IN_TEXT), ("wide", RARE_IN_TEXT), ("(?i)", RARE_IN_LOWER))))
+        tuple(merged_hints(word_hints, ANCHORS_IN_WORDS)), exact + at_home, wide, lower)
 
 
 def by_hint(pairs):
-    """{hint: what to try} from (hint, number of a rule or HOME)."""
+    """{hint: numbers of rules to try} from (hint, number)."""
     found = {}
     for hint, what in pairs:
         found.setdefault(hint, set()).add(what)
@@ -11817,30 +11818,32 @@ def by_hint(pairs):
 
 
 def kind_of(hint):
-    return "(?i)" if hint.startswith("(?i)") else "" if hint.isascii() else "wide"
+    """Where a hint is searched: in lower case, in what is left without ASCII characters, or as it is."""
+    return "(?i)" if hint.startswith("(?i)") else "wide" if not set(hint) & set(map(chr, ASCII)) else ""
 
 
-def merged_hints(hints, rare):
-    """(byte pattern, what to try) of hints, with those as one pattern that are found faster together, as each
-    pattern is one more pass over the text: where `rare` finds the same in their literal heads, or they begin with
-    the same capital, which then is looked for."""
+def merged_hints(hints, anchors):
+    """(byte pattern, what to try) of hints.  Each pattern is one more pass over the text, so that those with the
+    same of the `anchors` in their literal heads are one pattern that begins with it and looks back for the rest."""
     groups = {}
     for hint, what in hints.items():
-        head = re.match(r"(?:[A-Za-z0-9 _/:-]|\\\.)*(?![?*+{])", hint)[0]
-        found = re.match(rare, head) or re.match("([A-Z])", head)
-        if not found:
-            yield re.compile(hint.encode()), what
+        head = LITERAL_HEAD.match(hint)[0]
+        anchor = next((char for char in anchors if char in head), None)
+        if anchor:
+            groups.setdefault(anchor, []).append((f"{head.partition(anchor)[2]}(?<={head}){hint[len(head):]}", what))
         else:
-            groups.setdefault(found[1], []).append((f"(?<={found[0]}){hint[found.end():]}", what))
-    for start, members in groups.items():
-        pattern = f"{start}(?:{'|'.join(hint for hint, _ in members)})"
+            yield re.compile(hint.encode()), what
+    for anchor, members in groups.items():
+        pattern = f"{anchor}(?:{'|'.join(rest for rest, _ in members)})"
         yield re.compile(pattern.encode()), set().union(*(what for _, what in members))
 
 
-# Words are paths and names full of dashes, text is not.
-RARE_IN_WORDS = r".*(.-|[_/:]|\\\.)"
-RARE_IN_TEXT = r".*(A|[_/:-])"
-RARE_IN_LOWER = r".*?(ke|cre|pass)"         # token and key, secret and credential, …
+LITERAL_HEAD = re.compile(r"(?:[A-Za-z0-9 _/:=~-]|\\\.)*(?![?*+{])")
+# The first of these in a hint's head is what it is found by.  In words the rarest: paths and ids are made of the last.
+# In texts few, and none that is frequent.
+ANCHORS_IN_WORDS = "~=IOZYXQJVKBNMLGHFPWDACRETUSqz:jvywxk378695fgh2u4bm1_0dpln-aicrs/ote"
+ANCHORS_IN_TEXT = "A-5/"
+ANCHORS_IN_LOWER = "kgbphc"
 
 
 def json_inside(text):
@@ -11850,13 +11853,14 @@ def json_inside(text):
 
 def suspects(scanner, lines):
     """Which of the encoded lines may hold something: {index: what to try}, numbers of rules and HOME."""
-    block = b"".join(lines)
-    words = long_words(block)
-    ends = list(itertools.accumulate(map(len, lines)))
+    parts = [line[start.end():] if (start := FIXED_START.match(line)) else line for line in lines]
+    block = b"".join(parts)
+    if not block:
+        return {}
+    ends = list(itertools.accumulate(map(len, parts)))
+    hints = [*scanner.hints, *hints_in(long_words(block), scanner.word_hints), *hints_in(block.translate(None, ASCII), scanner.wide_hints)]
     found = {}
-    exact = [hint for hint in scanner.word_hints if hint[0].search(words)]
-    exact += scanner.hints if block.isascii() else scanner.hints + scanner.wide_hints
-    for text, hints in ((block, exact), (block.lower(), scanner.lower_hints)):
+    for text, hints in ((block, hints), (block.lower(), scanner.lower_hints)):
         for pattern, what in hints:
             match = pattern.search(text)
             while match:                            # one hit in a line is enough: go on behind it
@@ -11864,6 +11868,16 @@ def suspects(scanner, lines):
                 found.setdefault(index, set()).update(what)
                 match = pattern.search(text, ends[index])
     return found
+
+
+# What nearly every line begins with, and nothing is taken out of.
+FIXED_START = re.compile(rb'{"type":"event","event_id":"[\w.:-]{1,120}","timestamp":"[\d.:TZ-]{20,30}","event_type":{"type":')
+ASCII = bytes(range(128))
+
+
+def hints_in(part, hints):
+    """Those of some hints that are found in a part of a block, which costs a tenth of the block."""
+    return [hint for hint in hints if hint[0].search(part)] if part else []
 
 
 # Most tokens are words longer than all but few others, a time stamp with its 24 characters too.
@@ -11874,11 +11888,11 @@ LONG_RUN = b"x" * LONG_WORD
 
 
 def long_words(block):
-    """The long words of a block, as one text."""
-    runs, words, end = block.translate(AS_X) + b" ", [], 0
+    """The long words of a block, each once, as one text."""
+    runs, words, end = block.translate(AS_X) + b" ", set(), 0
     while (start := runs.find(LONG_RUN, end)) >= 0:
         end = runs.find(b" ", start)
-        words.append(block[start:end])
+        words.add(block[start:end])
     return b" ".join(words)
 
 
@@ -11893,14 +11907,16 @@ def home_shape(start):
 
 
 USER_NAME = r"[\w@+-](?:[\w.@+-]*[\w@+-])?"
+WINDOWS_NAME = rf"(?:[\w.@+-]+(?: [\w.@+-]+){{1,2}}(?=\\)|{USER_NAME})"
 # What every match contains, and the pattern.
 HOME_SHAPES = (
-    ("/Users/", rf"(?:/mnt|/cygdrive)?/[a-zA-Z]/Users/{USER_NAME}"),
-    ("Users", rf"[A-Za-z]:[\\/]{{1,4}}Users[\\/]{{1,4}}(?:[\w.@+-]+(?: [\w.@+-]+){{1,2}}(?=\\)|{USER_NAME})"),
+    ("/Users/", rf"/(?:mnt/|cygdrive/)?[a-zA-Z]/Users/{USER_NAME}"),
+    (":\\", rf"[A-Za-z]:[\\/]{{1,4}}Users[\\/]{{1,4}}{WINDOWS_NAME}"),
+    (":/Users", rf"[A-Za-z]:/Users[\\/]{{1,4}}{WINDOWS_NAME}"),
     ("/home/", home_shape("/home/") + USER_NAME),
     ("/Users/", home_shape("/Users/") + USER_NAME),
     # How Claude Code names a project's folder.
-    ("-home-", r"(?<=[\\/])-home-[A-Za-z0-9]+"),
+    ("-home-", r"-home-(?<=[\\/]-home-)[A-Za-z0-9]+"),
     ("-Users-", r"(?<=[\\/])(?:[A-Za-z]-)?-Users-[A-Za-z0-9]+"),
 )
 
@@ -11943,33 +11959,23 @@ def home_hints(homes):
 
 # --- The redactor -----------------------------------------------------------------
 
-# By place in an event or header: keys whose values stay as they are, and the place of
-# the values below.  Where no place is known, all is treated, keys too.
+# By place in an event or header: keys whose values stay as they are, the place of the values
+# below, and whether keys are free.  Where no place is known, all is treated, keys too.
 PLACES = {
     "event": ({"type", "event_id", "timestamp", "task_id"},
-              {"event_type": "event_type", "content": "content", "attributes": "attributes"}),
-    "event_type": ({"type"}, {"data": "data"}),
-    "data": ({"call_id", "kind"}, {}),
-    "content": ((), {"blocks": "block"}),
-    "block": ({"type", "mime", "media_type", "language"}, {}),
-    "header": ({"type", "version", "session_id"}, {"agent": "agent", "context": "context"}),
-    "agent": ({"provider", "model", "tool", "tool_version"}, {}),
-    "context": ({"created_at", "updated_at", "related_session_ids"}, {"attributes": "attributes"}),
+              {"event_type": "event_type", "content": "content", "attributes": "attributes"}, False),
+    "event_type": ({"type"}, {"data": "data"}, False),
+    "data": ({"call_id", "kind"}, {}, False),
+    "content": ((), {"blocks": "block"}, False),
+    "block": ({"type", "mime", "media_type", "language"}, {}, False),
+    "header": ({"type", "version", "session_id"}, {"agent": "agent", "context": "context"}, False),
+    "agent": ({"provider", "model", "tool", "tool_version"}, {}, False),
+    "context": ({"created_at", "updated_at", "related_session_ids"}, {"attributes": "attributes"}, False),
     "attributes": ({"model", "tool", "meta", "signature", "session_role", "parent_session_id", "forked_from",
-                    "parser_version", "subagent_id"}, {"git": "git"}),
-    "git": ({"commit_hash"}, {}),
+                    "parser_version", "subagent_id"}, {"git": "git"}, True),
+    "git": ({"commit_hash"}, {}, False),
 }
-
-def fixed_parts(event):
-    """What stays as it is in an event, whatever stands in it."""
-    data = event["event_type"].get("data") or {}
-    kept = [(event.get("attributes") or {}).get(key) for key in PLACES["attributes"][0]]
-    return [event[key] for key in ("type", "event_id", "timestamp")], event.get("task_id"), data.get("call_id"), kept
-
-
-# Images, control characters (a letter of their escape would stand before a path), and what is escaped more than once.
-UNSAFE_MARKS = (b";base64,", rb"\u00", b"\\" * 5)
-TILDE_IN_KEY = re.compile(r'~[^"~]*+"\s?:')
+ANYWHERE = (), {}, True
 FILE_KINDS = ("FileRead", "FileEdit", "FileCreate", "FileDelete")
 BLOCK_BYTES = 256 << 10     # how much is searched at once
 IMAGE_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*+")
@@ -11992,6 +11998,7 @@ class Redactor:
         self.new_masks = []
         self.counts = Counter()
         self.scanner = scanner_for(privacy)
+        self._homes_alone = self.scanner._replace(rules=())
         self._numbers = Counter()           # rule -> highest number given
         self._withheld = {}                 # call id -> why its result is withheld
         self.more_patterns = lambda: ()     # those of the project: (as written, glob)
@@ -12014,41 +12021,27 @@ class Redactor:
 
     def clean(self, events):
         """Yield (event, encoded line) for each event, in order, with everything taken out."""
-        batch, size = [], 0
+        batch, lines, size = [], [], 0
         for event in events:
             event = self._withhold(event)
-            batch.append((event, hail_line(event)))
-            size += len(batch[-1][1])
+            line = hail_line(event)
+            batch.append(event)
+            lines.append(line)
+            size += len(line)
             if size >= BLOCK_BYTES:
-                yield from self._clean_batch(batch)
-                batch, size = [], 0
-        yield from self._clean_batch(batch)
+                yield from self._clean_batch(batch, lines)
+                batch, lines, size = [], [], 0
+        yield from self._clean_batch(batch, lines)
 
-    def _clean_batch(self, batch):
-        found = suspects(self.scanner, [line for _, line in batch]) if batch else {}
-        for index, (event, line) in enumerate(batch):
-            if index in found:
-                event, line = self.clean_line(event, line, found[index])
-            yield event, line
+    def _clean_batch(self, batch, lines):
+        for index, what in sorted(suspects(self.scanner, lines).items()):
+            batch[index], lines[index] = self.clean_line(batch[index], lines[index], what)
+        return zip(batch, lines)
 
     def clean_line(self, event, line, what):
         """An event and its line with what `suspects` says to try taken out."""
-        if what == {HOME} and not any([mark in line for mark in UNSAFE_MARKS]) and (cleaned := self._without_homes(event, line.decode())):
-            return cleaned
         cleaned = self._value(event, "event", self._wanted(what))
         return (event, line) if cleaned is event else (cleaned, hail_line(cleaned))
-
-    def _without_homes(self, event, text):
-        """An event and its line with home folders taken out of the line's text, which is much faster than string
-        by string; None where that touched other things than texts."""
-        known = self.counts[HOME]
-        cleaned = self._strip_homes(text, self.scanner.homes)
-        made = None if TILDE_IN_KEY.search(cleaned) else json.loads(cleaned)
-        if made and fixed_parts(made) == fixed_parts(event):
-            return made, cleaned.encode()
-        self.counts[HOME] = known
-        self.counts += Counter()            # without zeros
-        return None
 
     def clean_event(self, event):
         """One event as `clean` gives it."""
@@ -12069,30 +12062,32 @@ class Redactor:
 
     def _wanted(self, what):
         """The part of the scanner that is to be tried."""
-        return self.scanner._replace(rules=[rule for number, rule in enumerate(self.scanner.rules) if number in what],
-                                      homes=self.scanner.homes if HOME in what else ())
+        if what == {HOME}:
+            return self._homes_alone
+        return self.scanner._replace(rules=[self.scanner.rules[number] for number in sorted(what - {HOME})],
+                                     homes=self.scanner.homes if HOME in what else ())
 
     def _value(self, value, place, wanted):
         """A value with its strings treated; the same object where nothing changes."""
+        if isinstance(value, dict):
+            return self._fields(value, place, wanted)
         if isinstance(value, str):
             return self._text(value, wanted)
         if isinstance(value, list):
             items = [self._value(item, place, wanted) for item in value]
-            return items if any(new is not old for new, old in zip(items, value)) else value
-        if isinstance(value, dict):
-            return self._fields(value, place, wanted)
+            return items if any([new is not old for new, old in zip(items, value)]) else value
         return value
 
     def _fields(self, fields, place, wanted):
         """An object with its values treated, and its keys where they are free."""
-        untouched, places = PLACES.get(place, ((), {}))
+        untouched, places, free = PLACES.get(place, ANYWHERE)
         result, changed = {}, False
         for key, old in fields.items():
-            name = key if place in PLACES and place != "attributes" else self._text(key, wanted)
+            name = self._text(key, wanted) if free else key
             if key in untouched:
                 new = old
-            elif isinstance(old, str) and (place not in PLACES or place == "attributes"):
-                new = self._named(key, old, wanted)
+            elif isinstance(old, str):
+                new = self._named(key, old, wanted) if free else self._text(old, wanted)
             else:
                 new = self._value(old, places.get(key), wanted)
             changed = changed or new is not old or name is not key
@@ -12114,7 +12109,7 @@ class Redactor:
 
     def _text(self, text, wanted):
         """A text with home folders and secrets taken out."""
-        if len(text) < 6 or text.startswith("data:") and IMAGE_DATA.fullmatch(text):
+        if len(text) < 6 or text[:5] == "data:" and IMAGE_DATA.fullmatch(text):
             return text
         while True:                         # as what a mask replaced may have hidden the next
             text = self._strip_homes(text, wanted.homes)
