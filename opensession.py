@@ -2204,7 +2204,7 @@ app.default_error_handler = error_json
 # An act is written in the batch that does it, so that there is no one without the other.
 # ---------------------------------------------------------------------------
 
-# Every act, and what its object is.  The page has a text for each, act.NAME in static/texts.js.
+# Every act, and what its object is.  The page has a text for each, act.NAME in static/texts/.
 ACTS = {
     "setup": "the first user", "register": "the user", "register.refused": None, "user.delete": "the user",
     "user.create": "the user", "user.promote": "the user", "user.export": "the user", "user.import": "the user",
