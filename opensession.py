@@ -2204,7 +2204,7 @@ app.default_error_handler = error_json
 # An act is written in the batch that does it, so that there is no one without the other.
 # ---------------------------------------------------------------------------
 
-# Every act, and what its object is.  The page has a text for each, act.NAME in static/texts.js.
+# Every act, and what its object is.  The page has a text for each, act.NAME in static/texts/.
 ACTS = {
     "setup": "the first user", "register": "the user", "register.refused": None, "user.delete": "the user",
     "user.create": "the user", "user.promote": "the user", "user.export": "the user", "user.import": "the user",
@@ -5207,10 +5207,10 @@ def web_version(version, path):
     """A file of the page under the address of its version: kept by browsers for good, as another version has another address."""
     if version not in VERSIONS:
         page_version(page_files())
-    file = None if OUTSIDE.search(path) else page_file(path)
-    if file is None or file not in VERSIONS.get(version, ()):
+    file = None if OUTSIDE.search(path) else version_file(version, path)
+    if file is None:
         raise problem(404, "the page has a newer version: load it again")
-    return send_page(read_page_file(*file), "max-age=31536000, immutable")
+    return send_page(file, "max-age=31536000, immutable")
 
 
 @app.get("/")
@@ -5275,7 +5275,7 @@ def page_files():
     return tuple(sorted(filter(None, map(page_file, paths))))
 
 
-VERSIONS = {}               # name of a version of the page -> its files; those that are asked for as long as this server runs
+VERSIONS = {}               # name of a version of the page -> {name: answer} of its bundles, and its files; as long as this server runs
 
 
 @functools.lru_cache(maxsize=4)
@@ -5283,17 +5283,94 @@ def page_version(files):
     """The name of what all files of the page hold together."""
     tags = [f"{os.path.relpath(path, settings.web_dir)} {read_page_file(path, *facts).tag}" for path, *facts in files]
     version = sha256("\n".join(tags).encode()).hexdigest()[:12]
-    VERSIONS[version] = frozenset(files)
+    VERSIONS[version] = {name: page_answer(text.encode(), PAGE_TYPES[".js"]) for name, text in bundled(files).items()}, frozenset(files)
     return version
+
+
+def version_file(version, path):
+    """A bundle or a file of a version of the page; None where it has none, or where the file is another by now."""
+    bundles, files = VERSIONS.get(version, ({}, ()))
+    file = page_file(path)
+    return bundles.get(path) or (read_page_file(*file) if file in files else None)
+
+
+# The modules of the first views come in a few bundles: sixty requests take longer than all that is in them.  Bundle -> the
+# modules that it begins with; it holds them and all that they import, but for what vendor/ and a bundle above it hold.
+BUNDLES = {"list.bundle.js": ["app.js", "sessions.js"], "session.bundle.js": ["session.js"]}
+IMPORT = re.compile(r'^import (?:({.*}) from )?"\./([\w./-]+)";$', re.M)
+EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.M)
+LATER = re.compile(r'\bimport\("\./([\w-]+\.js)"\)')
+
+
+def bundled(files):
+    """{name: text} of the bundles, and of the modules in them, which for others only say in which one they are.  Raises OSError."""
+    modules, homes = page_modules(files), homes_of(files)
+    bundles = {bundle: bundle_of(bundle, homes, modules) for bundle in homes.values()}
+    return bundles | {name: f'import {{ {variable(name)} }} from "./{bundle}";\n'
+                            f'export const {{ {", ".join(EXPORT.findall(modules[name]))} }} = {variable(name)};\n' for name, bundle in homes.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def page_modules(files):
+    """{name: text} of the modules of the page.  Raises OSError."""
+    return {os.path.relpath(path, settings.web_dir): Path(path).read_text() for path, *_ in files if path.endswith(".js")}
+
+
+def homes_of(files):
+    """{module: its bundle}, each behind what it imports."""
+    homes = {}
+    for bundle, names in BUNDLES.items():
+        for name in modules_of(names, page_modules(files)):
+            homes.setdefault(name, bundle)
+    return {name: bundle for name, bundle in homes.items() if "/" not in name}
+
+
+def modules_of(names, modules, found=()):
+    """Modules of these {name: text} with all that they import, and so on: each once, behind what it imports."""
+    for name in names:
+        if name in modules and name not in found:
+            found = [*modules_of([other for _, other in IMPORT.findall(modules[name])], modules, found), name]
+    return found
+
+
+def bundle_of(bundle, homes, modules):
+    """The text of a bundle: each of its modules as a function that is run at once and gives what the module exports."""
+    held = [name for name, home in homes.items() if home == bundle]
+    outside = dict.fromkeys(outer_import(found, homes) for name in held for found in IMPORT.finditer(modules[name]) if homes.get(found[2]) != bundle)
+    return "\n".join([*outside, *(module_in_bundle(modules[name], name, homes) for name in held),
+                      f"export {{ {', '.join(map(variable, held))} }};"])
+
+
+def outer_import(found, homes):
+    return f'import {{ {variable(found[2])} }} from "./{homes[found[2]]}";' if found[2] in homes else found[0]
+
+
+def module_in_bundle(text, name, homes):
+    inner = IMPORT.sub(lambda found: inner_import(found, homes), text)
+    inner = LATER.sub(lambda found: later_import(found, homes), inner)
+    return (f"const {variable(name)} = await (async () => {{\n{EXPORT.sub('', inner)}\n"
+            f"return {{ {', '.join(EXPORT.findall(text))} }};\n}})();\n")
+
+
+def inner_import(found, homes):
+    """import { a, b as c } from "./x.js" -> const { a, b: c } = x_js"""
+    return f"const {found[1].replace(' as ', ': ')} = {variable(found[2])};" if found[1] and found[2] in homes else ""
+
+
+def later_import(found, homes):
+    return f'import("./{homes[found[1]]}").then(bundle => bundle.{variable(found[1])})' if found[1] in homes else found[0]
+
+
+def variable(name):
+    return re.sub(r"\W", "_", name)
 
 
 # What the first view of an address needs beside app.js, so that it is asked for at once and not import by import:
 # modules and style sheets, and what they will ask the API for (as HTML), with the part of the address that is in brackets.
-ALWAYS_AHEAD = ["/api/health", "/api/auth/me"]
+ALWAYS_AHEAD = ["/api/auth/me"]
 AHEAD = [("", ["sessions.js"], []),
          (r"session/([\w-]+)", ["session.js", "reading.css"],
           ["/api/sessions/{}", "/api/sessions/{}/map", "/api/sessions/{}/outline?limit=50", "/api/sessions/{}/events?from=0&amp;limit=30"])]
-IMPORTED = re.compile(r'^import (?:.* from )?"\./([\w./-]+)"', re.M)
 
 
 def ahead_of(path):
@@ -5310,21 +5387,18 @@ def page_shell(files, ahead):
     names, requests = ahead
     version = f"/v/{page_version(files)}/"
     links = [f'<link rel="stylesheet" href="{version}{name}">' for name in names if name.endswith(".css")]
+    links += [f'<link rel="modulepreload" href="{version}{name}">' for name in modules_ahead(files, names)]
     links += [f'<link rel="preload" as="fetch" crossorigin href="{each}">' for each in requests]
-    links += [f'<link rel="modulepreload" href="{version}{name}">' for name in modules_of(["app.js", *names])]
-    shell = (settings.web_dir / "index.html").read_text().replace('="/', f'="{version}').replace("</head>", "\n".join([*links, "</head>"]))
-    return page_answer(shell.encode(), PAGE_TYPES[".html"])
+    start = homes_of(files).get("app.js", "app.js")
+    shell = (settings.web_dir / "index.html").read_text().replace("/app.js", f"/{start}").replace('="/', f'="{version}')
+    return page_answer(shell.replace("</head>", "\n".join([*links, "</head>"])).encode(), PAGE_TYPES[".html"])
 
 
-def modules_of(names):
-    """Modules with all that they import, and so on; each once."""
-    found, waiting = [], list(names)
-    while waiting:
-        name = waiting.pop(0)
-        if name.endswith(".js") and name not in found and page_file(name):
-            found.append(name)
-            waiting += IMPORTED.findall((settings.web_dir / name).read_text())
-    return found
+@functools.lru_cache(maxsize=64)
+def modules_ahead(files, names):
+    """The bundles and modules that app.js and these names take."""
+    homes, served = homes_of(files), page_modules(files) | bundled(files)
+    return modules_of([homes.get(name, name) for name in ("app.js", *names)], served)
 
 
 # ---------------------------------------------------------------------------

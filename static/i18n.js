@@ -1,23 +1,21 @@
-// i18n.js - the page in the person's language: English or Korean
-import { TEXTS } from "./texts.js";
+// i18n.js - the page in the person's language: English or Korean, which looks.js has chosen
 
 export const LANGUAGES = { en: "English", ko: "한국어" };
 
-const codes = Object.keys(LANGUAGES);
-let chosen = detect();
-document.documentElement.lang = chosen;
+let chosen = document.documentElement.lang;
+let texts = await textsOf(chosen);
 
 export const language = () => chosen;
 
 /** The text of a key with its {values}; "{n} file|{n} files" picks by the plural rule for n. */
 export function t(key, values = {}) {
-    const text = TEXTS[key]?.[codes.indexOf(chosen)] ?? key;
+    const text = texts[key] ?? key;
     const forms = "n" in values ? text.split("|") : [text];
     const form = forms.length > 1 && formatter(Intl.PluralRules, {}).select(values.n) !== "one" ? forms[1] : forms[0];
     return form.replace(/\{(\w+)\}/g, (whole, name) => shown(values[name]));
 }
 
-export const has = key => key in TEXTS;
+export const has = key => key in texts;
 
 /** What went wrong as one sentence: the server's own, which is English; elsewhere ours for the status and field, with the server's behind it. */
 export function failure(status, said, field) {
@@ -28,7 +26,8 @@ export function failure(status, said, field) {
 }
 
 /** Choose a language for good; the page is drawn anew by the caller. */
-export function choose(code) {
+export async function choose(code) {
+    texts = await textsOf(code);
     chosen = code;
     localStorage.setItem("language", code);
     document.documentElement.lang = code;
@@ -45,7 +44,6 @@ export function formatter(kind, options) {
     return formatters.get(key);
 }
 
-function detect() {
-    const wanted = [localStorage.getItem("language"), ...navigator.languages].map(code => code?.slice(0, 2));
-    return wanted.find(code => codes.includes(code)) ?? codes[0];
+async function textsOf(code) {
+    return (await import(`./texts/${code}.js`)).TEXTS;
 }

@@ -79,8 +79,8 @@ const looks = () => html`
         </form></section>`;
 
 function wireLooks(view) {
-    view.querySelector("[data-form=looks]").addEventListener("change", ({ target }) => {
-        if (target.name === "language") choose(target.value);
+    view.querySelector("[data-form=looks]").addEventListener("change", async ({ target }) => {
+        if (target.name === "language") await choose(target.value);
         else chooseTheme(target.value);
         again();
     });

@@ -7,7 +7,7 @@ from pathlib import Path
 import opensession
 from client import Client, ServerCase, new_session
 
-TEXTS = (Path(opensession.__file__).parent / "static/texts.js").read_text("utf-8")
+TEXTS = (Path(opensession.__file__).parent / "static/texts/en.js").read_text("utf-8")
 
 
 class AuditCase(ServerCase):

@@ -10,7 +10,8 @@ import opensession
 
 STATIC = Path(__file__).resolve().parent.parent / "static"
 MODULES = {path.name: path.read_text() for path in STATIC.glob("*.js")}
-TEXT = re.compile(r'^    "([\w.-]+)": \[\s*("(?:[^"\\]|\\.)*"),\s*("(?:[^"\\]|\\.)*")\]', re.M)
+TEXTS = {path.stem: path.read_text() for path in (STATIC / "texts").glob("*.js")}
+TEXT = re.compile(r'^    "([\w.-]+)": ("(?:[^"\\]|\\.)*"),$', re.M)
 NAMES = {"opensession", "osk_"}         # words that stay as they are in every language
 SAME_IN_BOTH = re.compile(r"^[\W\d_]*(\{\w+\}[\W\d_]*)*$")
 
@@ -50,15 +51,23 @@ def skip_template(text, at):
 
 class Texts(unittest.TestCase):
     def setUp(self):
-        self.texts = {key: (json.loads(english), json.loads(korean)) for key, english, korean in TEXT.findall(MODULES["texts.js"])}
+        english, korean = ({key: json.loads(text) for key, text in TEXT.findall(TEXTS[code])} for code in ("en", "ko"))
+        self.assertEqual(list(english), list(korean), "the same keys in the same order")
+        self.texts = {key: (english[key], korean[key]) for key in english}
 
     def test_each_is_there_in_english_and_korean(self):
-        self.assertEqual(len(self.texts), len(re.findall(r'^    "', MODULES["texts.js"], re.M)))
+        for module in TEXTS.values():
+            self.assertEqual(len(self.texts), len(re.findall(r'^    "', module, re.M)))
         for key, (english, korean) in self.texts.items():
             self.assertTrue(english.strip() and korean.strip(), key)
             self.assertNotRegex(english, "[가-힣]", key)
             if not SAME_IN_BOTH.match(korean):
                 self.assertRegex(korean, "[가-힣]", f"{key} is not translated")
+
+    def test_the_languages_that_can_be_chosen_are_those_with_texts(self):
+        codes = json.loads(re.search(r"codes = (\[.*\]);", MODULES["looks.js"])[1])
+        named = re.findall(r'(\w+): "', re.search(r"LANGUAGES = {(.*)}", MODULES["i18n.js"])[1])
+        self.assertEqual((codes, set(codes)), (named, set(TEXTS)))
 
     def test_both_languages_name_the_same_values(self):
         for key, (english, korean) in self.texts.items():
@@ -70,7 +79,7 @@ class Texts(unittest.TestCase):
                 self.assertIn(key, self.texts, name)
 
     def test_each_is_asked_for(self):
-        everything = "\n".join(text for name, text in MODULES.items() if name != "texts.js")
+        everything = "\n".join(MODULES.values())
         begun = set(re.findall(r"`([a-z]+\.)\$\{", everything))
         for key in self.texts:
             if not any(key.startswith(start) for start in begun):
@@ -109,7 +118,7 @@ class WhatIsAskedForAhead(unittest.TestCase):
     def test_the_page_of_a_session_asks_the_api_for_just_that(self):
         files, requests = opensession.ahead_of("session/abc")
         events, turns = re.search(r"FIRST = { events: (\d+), turns: (\d+) }", MODULES["session.js"]).groups()
-        self.assertEqual(set(requests) - {"/api/health", "/api/auth/me"},
+        self.assertEqual(set(requests) - {"/api/auth/me"},
                          {"/api/sessions/abc", "/api/sessions/abc/map", f"/api/sessions/abc/outline?limit={turns}",
                           f"/api/sessions/abc/events?from=0&amp;limit={events}"})
         for name in files:
@@ -122,8 +131,18 @@ class WhatIsAskedForAhead(unittest.TestCase):
 
 
 class Modules(unittest.TestCase):
+    def test_each_import_and_export_is_of_the_form_that_bundles_know(self):
+        for name, text in MODULES.items():
+            self.assertEqual(len(re.findall(r"^import\b", text, re.M)), len(opensession.IMPORT.findall(text)), name)
+            self.assertEqual(len(re.findall(r"^\s*export\b", text, re.M)), len(opensession.EXPORT.findall(text)), name)
+
+    def test_no_name_that_others_import_is_changed_later(self):
+        for name, text in MODULES.items():
+            for exported in opensession.EXPORT.findall(text):
+                self.assertNotRegex(text, rf"(?m)^\s*{exported} (=|[-+*|&?]+=) ", name)
+
     def test_none_is_too_long_to_be_read_at_once(self):
-        self.assertEqual([name for name, text in MODULES.items() if text.count("\n") > 250 and name != "texts.js"], [])
+        self.assertEqual([name for name, text in MODULES.items() if text.count("\n") > 250], [])
 
     def test_imports_lead_downwards_only(self):
         imports = {name: re.findall(r'^import (?:.* from )?"\./([\w-]+\.js)"', text, re.M) for name, text in MODULES.items()}
