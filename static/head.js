@@ -1,19 +1,19 @@
 // head.js - what stands above the events: the session's facts, its notes, and the bar that stays
-import { age, compact, date, duration, moment, number } from "./format.js";
+import { age, compact, date, moment, number } from "./format.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
-import { dotted, lineCounts, mark, spoken } from "./marks.js";
+import { dotted, lineCounts, mark, spoken, times } from "./marks.js";
 import { LEVELS } from "./plan.js";
 import { toolTitle } from "./tools.js";
 
-export function header(session, activeSeconds) {
+export function header(session) {
     return html`
         <header class="session">
             ${session.parent && html`<p class="parent">${t("parent")} <a href="/session/${session.parent.id}">${session.parent.title || t("untitled")}</a></p>`}
             <div class="titled"><h1 ${spoken(session.title)}>${mark(session.tool)}${session.title || t("untitled")}</h1>
                 ${session.can_delete && html`<button type="button" class="plain" data-do="rename">${t("rename")}</button>`}</div>
             <p class="facts">${dotted(facts(session))}</p>
-            <p class="facts numbers">${dotted(numbers(session, activeSeconds))}</p>
+            <p class="facts numbers">${dotted(numbers(session))}</p>
             ${notes(session)}
             ${session.secrets > 0 && html`<p class="facts still" role="note">${t("secrets.still", { n: session.secrets })} <button type="button" class="plain" data-do="redact">${t("secrets.mask")}</button></p>`}
             ${children(session)}
@@ -35,12 +35,10 @@ function facts(session) {
     ];
 }
 
-function numbers(session, activeSeconds) {
-    const wall = session.duration_seconds, active = Math.min(activeSeconds, wall);
+function numbers(session) {
     const { total_input_tokens: input, total_output_tokens: output } = session;
     return [
-        wall > 0 && (active > 0 && active < wall * 0.95
-            ? html`<span title="${t("time.hint")}">${t("time.active", { active: duration(active * 1000), wall: duration(wall * 1000) })}</span>` : duration(wall * 1000)),
+        session.duration_seconds > 0 && html`<span title="${t("time.hint")}">${times(session).both}</span>`,
         t("count.prompts", { n: session.user_message_count ?? 0 }),
         t("count.events", { n: session.event_count }),
         session.files_changed > 0 && html`<button type="button" class="plain" data-do="files">${t("count.files", { n: session.files_changed })}</button>`,
