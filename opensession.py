@@ -5260,10 +5260,10 @@ def web_version(version, path):
     """A file of the page under the address of its version: kept by browsers for good, as another version has another address."""
     if version not in VERSIONS:
         page_version(page_files())
-    file = None if OUTSIDE.search(path) else page_file(path)
-    if file is None or file not in VERSIONS.get(version, ()):
+    file = None if OUTSIDE.search(path) else version_file(version, path)
+    if file is None:
         raise problem(404, "the page has a newer version: load it again")
-    return send_page(read_page_file(*file), "max-age=31536000, immutable")
+    return send_page(file, "max-age=31536000, immutable")
 
 
 @app.get("/")
@@ -5328,7 +5328,7 @@ def page_files():
     return tuple(sorted(filter(None, map(page_file, paths))))
 
 
-VERSIONS = {}               # name of a version of the page -> its files; those that are asked for as long as this server runs
+VERSIONS = {}               # name of a version of the page -> its files and bundles; those that are asked for as long as this server runs
 
 
 @functools.lru_cache(maxsize=4)
@@ -5336,8 +5336,70 @@ def page_version(files):
     """The name of what all files of the page hold together."""
     tags = [f"{os.path.relpath(path, settings.web_dir)} {read_page_file(path, *facts).tag}" for path, *facts in files]
     version = sha256("\n".join(tags).encode()).hexdigest()[:12]
-    VERSIONS[version] = frozenset(files)
+    VERSIONS[version] = frozenset(files), {name: page_answer(text.encode(), PAGE_TYPES[".js"]) for name, text in bundled(files).items()}
     return version
+
+
+def version_file(version, path):
+    """A bundle or a file of a version of the page; None where it has none, or where the file is another by now."""
+    files, bundles = VERSIONS.get(version, ((), {}))
+    file = page_file(path)
+    return bundles.get(path) or (read_page_file(*file) if file in files else None)
+
+
+# The modules of the first views come in a few bundles: sixty requests take longer than all that is in them.  Bundle -> the
+# modules that it begins with; it holds them and all that they import, but for what vendor/ and a bundle above it hold.
+BUNDLES = {"list.bundle.js": ["app.js", "sessions.js"], "session.bundle.js": ["session.js"]}
+IMPORT = re.compile(r'^import (?:({.*}) from )?"\./([\w./-]+)";$', re.M)
+EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.M)
+
+
+def bundled(files):
+    """{name: text} of the bundles, and of the modules in them, each of which now only says in which one it is.  Raises OSError."""
+    modules = {os.path.relpath(path, settings.web_dir): Path(path).read_text() for path, *_ in files if path.endswith(".js")}
+    homes = {}
+    for bundle, names in BUNDLES.items():
+        for name in modules_of(names, modules):
+            homes.setdefault(name, bundle)
+    homes = {name: bundle for name, bundle in homes.items() if "/" not in name}
+    return {**{bundle: bundle_of(bundle, homes, modules) for bundle in dict.fromkeys(homes.values())},
+            **{name: f'import {{ {variable(name)} }} from "./{bundle}";\nexport const {{ {", ".join(EXPORT.findall(modules[name]))} }} = {variable(name)};\n'
+               for name, bundle in homes.items()}}
+
+
+def bundle_of(bundle, homes, modules):
+    """The text of a bundle: each of its modules as a function that is run at once and gives what the module exports."""
+    held = [name for name, home in homes.items() if home == bundle]
+    outside = dict.fromkeys(outer_import(found, homes) for name in held for found in IMPORT.finditer(modules[name]) if homes.get(found[2]) != bundle)
+    return "\n".join([*outside, *(module_in_bundle(modules[name], name, homes) for name in held),
+                      f"export {{ {', '.join(map(variable, held))} }};"])
+
+
+def module_in_bundle(text, name, homes):
+    inner = IMPORT.sub(lambda found: inner_import(found) if found[2] in homes else "", text)
+    return (f"const {variable(name)} = await (async () => {{\n{EXPORT.sub('', inner)}\n"
+            f"return {{ {', '.join(EXPORT.findall(text))} }};\n}})();\n")
+
+
+def inner_import(found):
+    """import { a, b as c } from "./x.js" -> const { a, b: c } = x_js"""
+    return f"const {found[1].replace(' as ', ': ')} = {variable(found[2])};" if found[1] else ""
+
+
+def outer_import(found, homes):
+    return f'import {{ {variable(found[2])} }} from "./{homes[found[2]]}";' if found[2] in homes else found[0]
+
+
+def variable(name):
+    return re.sub(r"\W", "_", name)
+
+
+def modules_of(names, modules, found=()):
+    """Modules of these {name: text} with all that they import, and so on: each once, behind what it imports."""
+    for name in names:
+        if name in modules and name not in found:
+            found = [*modules_of([other for _, other in IMPORT.findall(modules[name])], modules, found), name]
+    return found
 
 
 # What the first view of an address needs beside app.js, so that it is asked for at once and not import by import:
@@ -5346,7 +5408,6 @@ ALWAYS_AHEAD = ["/api/health", "/api/auth/me"]
 AHEAD = [("", ["sessions.js"], []),
          (r"session/([\w-]+)", ["session.js", "reading.css"],
           ["/api/sessions/{}", "/api/sessions/{}/map", "/api/sessions/{}/outline?limit=50", "/api/sessions/{}/events?from=0&amp;limit=30"])]
-IMPORTED = re.compile(r'^import (?:.* from )?"\./([\w./-]+)"', re.M)
 
 
 def ahead_of(path):
@@ -5364,20 +5425,16 @@ def page_shell(files, ahead):
     version = f"/v/{page_version(files)}/"
     links = [f'<link rel="stylesheet" href="{version}{name}">' for name in names if name.endswith(".css")]
     links += [f'<link rel="preload" as="fetch" crossorigin href="{each}">' for each in requests]
-    links += [f'<link rel="modulepreload" href="{version}{name}">' for name in modules_of(["app.js", *names])]
+    links += [f'<link rel="modulepreload" href="{version}{name}">' for name in modules_of(["app.js", *names], served_modules(files))]
     shell = (settings.web_dir / "index.html").read_text().replace('="/', f'="{version}').replace("</head>", "\n".join([*links, "</head>"]))
     return page_answer(shell.encode(), PAGE_TYPES[".html"])
 
 
-def modules_of(names):
-    """Modules with all that they import, and so on; each once."""
-    found, waiting = [], list(names)
-    while waiting:
-        name = waiting.pop(0)
-        if name.endswith(".js") and name not in found and page_file(name):
-            found.append(name)
-            waiting += IMPORTED.findall((settings.web_dir / name).read_text())
-    return found
+def served_modules(files):
+    """{name: text} of the modules as browsers get them."""
+    _, bundles = VERSIONS[page_version(files)]
+    return {os.path.relpath(path, settings.web_dir): Path(path).read_text() for path, *_ in files if path.endswith(".js")} | {
+        name: answer.plain.decode() for name, answer in bundles.items()}
 
 
 # ---------------------------------------------------------------------------

@@ -131,6 +131,16 @@ class WhatIsAskedForAhead(unittest.TestCase):
 
 
 class Modules(unittest.TestCase):
+    def test_each_import_and_export_is_of_the_form_that_bundles_know(self):
+        for name, text in MODULES.items():
+            self.assertEqual(len(re.findall(r"^import\b", text, re.M)), len(opensession.IMPORT.findall(text)), name)
+            self.assertEqual(len(re.findall(r"^\s*export\b", text, re.M)), len(opensession.EXPORT.findall(text)), name)
+
+    def test_no_name_that_others_import_is_changed_later(self):
+        for name, text in MODULES.items():
+            for exported in opensession.EXPORT.findall(text):
+                self.assertNotRegex(text, rf"(?m)^\s*{exported} (=|[-+*|&?]+=) ", name)
+
     def test_none_is_too_long_to_be_read_at_once(self):
         self.assertEqual([name for name, text in MODULES.items() if text.count("\n") > 250], [])
 

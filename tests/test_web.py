@@ -82,18 +82,19 @@ class Files(PageCase):
             self.assertEqual((url, self.nobody.get(url).headers["Cache-Control"]), (url, wanted))
 
     def test_a_changed_file_gives_the_page_a_new_version(self):
-        changed, same = self.versioned("app.js"), self.versioned("vendor/deep.js")
-        (self.web / "app.js").write_text("this is another app.js")
-        self.assertEqual(self.nobody.get(self.versioned("app.js")).body, b"this is another app.js")
-        self.assertNotEqual(self.versioned("app.js"), changed)
+        (self.web / "team.js").write_text("this is team.js")
+        changed, same = self.versioned("team.js"), self.versioned("vendor/deep.js")
+        (self.web / "team.js").write_text("this is another team.js")
+        self.assertEqual(self.nobody.get(self.versioned("team.js")).body, b"this is another team.js")
+        self.assertNotEqual(self.versioned("team.js"), changed)
         self.check(self.nobody.get(changed), 404, "the page has a newer version: load it again")
         self.assertEqual(self.nobody.get(same).body, b"this is vendor/deep.js")
 
     def test_a_server_that_has_just_started_knows_the_version_it_has(self):
-        url = self.versioned("app.js")
+        url = self.versioned("vendor/deep.js")
         opensession.VERSIONS.clear()
         opensession.page_version.cache_clear()
-        self.assertEqual(self.nobody.get(url).body, b"this is app.js")
+        self.assertEqual(self.nobody.get(url).body, b"this is vendor/deep.js")
 
     def test_no_version_leads_out_of_the_page(self):
         for name in ("../secret.txt", "%2e%2e/secret.txt", "/etc/passwd", "vendor", "nothing.js"):
@@ -107,11 +108,46 @@ class Files(PageCase):
         (self.web / "session.js").write_text('import { a } from "./a.js";\nimport { b } from "./b.js";')
         for name in ("b.js", "later.js", "reading.css"):
             (self.web / name).write_text(name)
-        for url, wanted in [("/settings", {"app.js", "a.js", "vendor/deep.js"}),
-                            ("/session/abc-1", {"app.js", "a.js", "vendor/deep.js", "session.js", "b.js", "reading.css"})]:
+        first = {"app.js", "list.bundle.js", "vendor/deep.js"}
+        for url, wanted in [("/settings", first), ("/session/abc-1", {*first, "session.js", "session.bundle.js", "reading.css"})]:
             page = self.nobody.get(url).body.decode()
             self.assertEqual(set(re.findall(r'href="/v/\w+/([\w./]+)"', page)), wanted)
             self.assertEqual("/api/sessions/abc-1/map" in page, "abc-1" in url)
+
+    def test_a_module_is_in_one_bundle_and_its_address_leads_there(self):
+        (self.web / "app.js").write_text('import { a, b as c } from "./a.js";\nimport "./vendor/deep.js";\nc(a);')
+        (self.web / "a.js").write_text("export const a = 1;\nexport async function b() {}\nconst own = 2;")
+        (self.web / "session.js").write_text('import { a } from "./a.js";\nexport class Session {}')
+        texts = {name: self.nobody.get(self.versioned(name)).body.decode()
+                 for name in ("list.bundle.js", "session.bundle.js", "a.js", "session.js")}
+        self.assertEqual(texts["list.bundle.js"], """\
+import "./vendor/deep.js";
+const a_js = await (async () => {
+const a = 1;
+async function b() {}
+const own = 2;
+return { a, b };
+})();
+
+const app_js = await (async () => {
+const { a, b: c } = a_js;
+
+c(a);
+return {  };
+})();
+
+export { a_js, app_js };""")
+        self.assertEqual(texts["session.bundle.js"], """\
+import { a_js } from "./list.bundle.js";
+const session_js = await (async () => {
+const { a } = a_js;
+class Session {}
+return { Session };
+})();
+
+export { session_js };""")
+        self.assertEqual(texts["a.js"], 'import { a_js } from "./list.bundle.js";\nexport const { a, b } = a_js;\n')
+        self.assertEqual(self.nobody.get("/a.js").body.decode(), (self.web / "a.js").read_text())
 
     def test_nothing_of_an_address_gets_into_the_page(self):
         (self.web / "index.html").write_text("<head></head>")
