@@ -45,9 +45,13 @@ export const TEXTS = {
     "error.window": "The next part could not be loaded.",
     // By status, and by the field that is to blame.
     "error.400": "The server did not understand this; check what was entered.",
+    "error.400.name": "A name has 1 to 128 characters; choose another.",
+    "error.400.nickname": "A nickname has 1 to 64 characters; choose another.",
+    "error.400.title": "A title has 1 to 500 characters.",
     "error.401": "The key is not valid; check it or sign in again.",
     "error.403": "You may not do this; ask an admin of the team.",
     "error.403.invite": "This code does not open the door; ask for a new one.",
+    "error.403.quota_mb": "Only the server's admins set quotas.",
     "error.404": "It is not here any more; reload the page.",
     "error.404.code": "This invitation is not valid any more; ask for a new one.",
     "error.404.nickname": "Nobody has this nickname; check its spelling.",
@@ -62,6 +66,7 @@ export const TEXTS = {
     "error.500": "The server made a mistake; its log says more.",
     "error.503": "The server is busy; try again in a moment.",
     "error.507": "The server has no room left; its operator must make some.",
+    "error.507.team_id": "That team has no room left for it.",
 
     // Keyboard
     "keys.title": "Keyboard",

@@ -241,7 +241,7 @@ class ErrorsInKorean(PageCase):
         self.run_js("localStorage.setItem('language', 'ko')")
         self.go("/login")
         self.fill("[data-form=register]", nickname="grace")
-        self.see("[data-form=register] .error", "이미 쓰이는 닉네임입니다. 다른 닉네임을 고르세요. (nickname already taken)")
+        self.see("[data-form=register] .error", "이미 쓰이는 닉네임입니다. 다른 닉네임을 고르세요. nickname already taken")
         self.fill("[data-form=login]", api_key="osk_wrong")
         self.see("[data-form=login] .error", "키가 올바르지 않습니다.")
 
