@@ -268,6 +268,21 @@ class OnOtherScreens(SampleCase):
                     self.assertLessEqual(self.run_js("return document.documentElement.scrollWidth"), width)
                     self.assertEqual(self.run_js(self.CUT_OFF), [])
 
+    def test_with_letters_twice_as_large_nothing_is_beside_the_screen_of_a_desk_or_a_phone(self):
+        self.sign_in(self.key)
+        session = call(self.address, "GET", "/api/sessions", key=self.key)["sessions"][1]
+        self.driver.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
+        self.addCleanup(self.driver.execute_cdp_cmd, "Page.setFontSizes", {"fontSizes": {"standard": 16, "fixed": 13}})
+        for width in (1280, 390):
+            self.screen(width, 844)
+            for path in (*self.PAGES, f"/session/{session['id']}?view=everything", f"/teams/{session['team_id']}"):
+                with self.subTest(path, width=width):
+                    self.go(path)
+                    self.drawn()
+                    self.assertEqual(self.run_js("return getComputedStyle(document.documentElement).fontSize"), "32px")
+                    self.assertLessEqual(self.run_js("return document.documentElement.scrollWidth"), width)
+                    self.assertEqual(self.run_js(self.CUT_OFF), [])
+
     def test_rows_of_the_list_are_low_and_titles_have_two_lines(self):
         long = "A title of a session that goes on and on about everything that was asked for, until it ends"
         call(self.address, "POST", "/api/sessions", {"session": new_session(title=long, attributes={"project": "a/very/long/" * 9})}, key=self.key)
