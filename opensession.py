@@ -476,6 +476,9 @@ MIGRATIONS = [[
     # What kinds of steps a session has; counted in the background, see count_old_steps.
     "ALTER TABLE sessions ADD COLUMN step_kinds TEXT",
     "CREATE INDEX sessions_uncounted ON sessions (id) WHERE step_kinds IS NULL",
+    # How long something went on in a session; counted with its steps.
+    "ALTER TABLE sessions ADD COLUMN active_ms INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE sessions ADD COLUMN stretches TEXT",
     # Teams: how long their sessions are kept, and how much room these may take.
     "ALTER TABLE teams ADD COLUMN retain_days INTEGER",
     "ALTER TABLE teams ADD COLUMN quota_mb INTEGER",
@@ -628,6 +631,10 @@ STEP_KINDS = {
     "ToolCall": "other", "ImageGenerate": "other", "VideoGenerate": "other", "AudioGenerate": "other",
 }
 
+# What of a session's time is no activity: longer pauses than this between events.  The page calls a session running for as long.
+LONGEST_PAUSE = 5 * 60_000      # milliseconds
+STRETCHES_KEPT = 500            # the newest, to which later events may belong
+
 # The outline beside the body: one turn a prompt, with what happened until the next one.  A block
 # keeps its turns as lists in this order; the first has no event_id where it goes on with a turn of
 # the block before, or where the session has no prompt yet.
@@ -759,15 +766,42 @@ def mark(event, line):
     return MARK.pack(zlib.crc32(event["event_id"].encode()), min(len(line), 0xFFFFFFFF), at, KIND_NUMBERS[kind], flags)
 
 
-def step_kinds(marks, before="{}"):
+def step_kinds(marks, before):
     """{what: how many} of the steps among events, by their marks, as JSON; `before` is that of the events before them."""
-    if before is None:
-        return None             # not counted yet
     counts = dict.fromkeys(STEP_KINDS.values(), 0) | json.loads(before)
     for number in marks[MARK.size - 2::MARK.size]:
         if what := STEP_KINDS.get(KIND_NAMES[number]):
             counts[what] += 1
     return json_text({what: count for what, count in counts.items() if count})
+
+
+def stretches_of(marks, before=()):
+    """[[from, to], …] in ms since 1970: when something went on, by the marks of events and by what was known before.
+
+    By time, whatever order the events stand in: sub-agents that worked side by side stand one behind the other."""
+    stretches = []
+    for start, end in sorted([*before, *((at, at) for _, _, at, _, _ in MARK.iter_unpack(marks))]):
+        if stretches and start - stretches[-1][1] <= LONGEST_PAUSE:
+            stretches[-1][1] = max(stretches[-1][1], end)
+        else:
+            stretches.append([start, end])
+    return stretches
+
+
+def active_ms(stretches):
+    return sum(end - start for start, end in stretches)
+
+
+def marked_columns(marks, before=None):
+    """The columns that are counted by the marks of events; `before` is the row without them."""
+    before = before or {"step_kinds": "{}", "active_ms": 0, "stretches": "[]"}
+    if before["step_kinds"] is None:
+        return {}               # not counted yet; see count_old_steps
+    known = [tuple(stretch) for stretch in json.loads(before["stretches"])]
+    stretches = stretches_of(marks, known)
+    return {"step_kinds": step_kinds(marks, before["step_kinds"]),
+            "active_ms": before["active_ms"] + active_ms(stretches) - active_ms(known),
+            "stretches": json_text(stretches[-STRETCHES_KEPT:])}
 
 
 def joined_marks(blocks):
@@ -1198,12 +1232,13 @@ def merge_some(db, pages):
 
 
 def count_old_steps(db):
-    """Count the steps of a session that version 1 stored, and mark its compactions and interruptions; whether there was one."""
+    """Count steps and active time of a session that version 1 stored, mark its compactions and interruptions; whether there was one."""
     for row in db.execute("SELECT * FROM sessions WHERE step_kinds IS NULL LIMIT 1"):
         blocks = db.execute("SELECT * FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]])
         statements = [must("EXISTS (SELECT 1 FROM sessions WHERE id = ? AND body = ? AND event_count = ?)",
                            row["id"], row["body"], row["event_count"]),
-                      ("UPDATE sessions SET step_kinds = ? WHERE id = ?", [step_kinds(joined_marks(blocks)), row["id"]])]
+                      ("UPDATE sessions SET step_kinds = ?, active_ms = ?, stretches = ? WHERE id = ?",
+                       [*marked_columns(joined_marks(blocks)).values(), row["id"]])]
         with contextlib.suppress(BodyMissing):
             statements += [("UPDATE blocks SET marks = ? WHERE session_id = ? AND first_ordinal = ?",
                             [marks_again(row, block), row["id"], block["first_ordinal"]])
@@ -2994,7 +3029,7 @@ def insert_session(db, user, team_id, header, file, writer):
 
 def add_session(db, columns, file, blocks, before=(), after=()):
     """Store a new row with its body, between what must hold before and after.  Raises Conflict."""
-    columns = {**columns, "revision": 1, "body": body_name(columns["id"], 1), "step_kinds": step_kinds(joined_marks(blocks))}
+    columns = {**columns, "revision": 1, "body": body_name(columns["id"], 1), **marked_columns(joined_marks(blocks))}
     identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
     with published_body(db, file, columns["body"]):
         db.batch([
@@ -3041,7 +3076,7 @@ def replace_body(db, user, known, header, file, kept, blocks, same=0, more=()):
 
     `kept` are blocks whose bytes were copied, `blocks` the new ones; the first `same` events are what they were.  Returns the columns; raises Conflict."""
     revision = known["revision"] + 1
-    columns = {"revision": revision, "body": body_name(known["id"], revision), "step_kinds": step_kinds(joined_marks(kept + blocks)),
+    columns = {"revision": revision, "body": body_name(known["id"], revision), **marked_columns(joined_marks(kept + blocks)),
                **header_columns(header, fold_stats(kept + blocks), known["own_title"]), **extent_columns(kept + blocks)}
     with published_body(db, file, columns["body"]):
         first = sum(block["event_count"] for block in kept)
@@ -3301,7 +3336,7 @@ def append_tail(db, user, known, start, growth, file):
     columns = header_columns(growth["header"], stats, known["own_title"])
     if writer.blocks:
         append_to_body(known["body"], known["file_bytes"], file)
-        columns |= extent_columns(writer.blocks) | {"step_kinds": step_kinds(joined_marks(writer.blocks), known["step_kinds"])}
+        columns |= extent_columns(writer.blocks) | marked_columns(joined_marks(writer.blocks), known)
     blocks = join_small_block(last, writer.blocks)
     write_columns(db, user, known, columns, renew_blocks(known["id"], blocks))
     return columns, accepted
@@ -3376,7 +3411,7 @@ SUMMARY = """
     id user_id nickname team_id tool agent_provider agent_model title description tags created_at uploaded_at
     message_count task_count event_count duration_seconds total_input_tokens total_output_tokens
     updated_at revision project git_branch user_message_count files_changed lines_added lines_removed
-    has_errors parent_id child_count step_kinds""".split()
+    has_errors parent_id child_count step_kinds active_seconds""".split()
 COMPUTED = {
     "nickname": "u.nickname",
     "has_errors": "s.error_count > 0",
@@ -3386,6 +3421,7 @@ COMPUTED = {
     "child_count": """(SELECT count(*) FROM sessions c
                         WHERE c.user_id IS s.user_id AND c.tool = s.tool AND c.parent_hail_id = s.hail_id
                           AND c.team_id = s.team_id)""",
+    "active_seconds": "iif(s.step_kinds IS NULL, NULL, s.active_ms / 1000)",
 }
 SUMMARY_COLUMNS = ", ".join(f"{COMPUTED.get(name, f's.{name}')} AS {name}" for name in SUMMARY)
 AS_JSON = {"has_errors": "json(iif(s.error_count, 'true', 'false'))", "step_kinds": "json(s.step_kinds)"}
@@ -3423,6 +3459,8 @@ def list_sessions(reader, db):
     if query("search"):
         answer["indexing"] = still_indexing(db, reader)
         answer |= {"search_is_capped": True} if view.search_is_capped else {}
+    if with_secrets := sessions_with_secrets(db, reader, [row["id"] for row in rows[:per_page]]):
+        answer["with_secrets"] = with_secrets
     if query("facets") == "1":
         answer |= list_facets(db, view)
     sessions = ",".join(row["json"] for row in rows[:per_page])
@@ -3444,11 +3482,14 @@ def list_view(db, reader):
     if query("search"):
         condition, view.search_is_capped = search_condition(db, reader, query("search"))
         where |= condition
+    if query("secrets") == "1":
+        found = sessions_with_secrets(db, reader)
+        where[FOUND] = json_text([each for each in json.loads(where[FOUND]) if each in found] if FOUND in where else found)
     if query("parent"):
         where["(x.tool, x.parent_hail_id) = (SELECT p.tool, p.hail_id FROM sessions p WHERE p.id = ?)"] = query("parent")
         where["x.user_id IS (SELECT p.user_id FROM sessions p WHERE p.id = ?)"] = query("parent")
     else:
-        view.other = bool(query("search"))
+        view.other = bool(query("search") or query("secrets"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
     view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
     view.counts, view.team_count = filter_counts(db, view)
@@ -3507,7 +3548,7 @@ def list_rows(db, view, sort, cursor, skipped, limit):
     if view.team_count > skipped + limit and len(view.filters) < 2 and not view.other:
         where, args = f"{where} AND x.{keys[0]} >= ?", [*args, list_floor(db, view, index, keys, where, args, skipped + limit)]
     return db.execute(f"""
-        SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}, s.rowid AS no
+        SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}, s.rowid AS no, s.id
           FROM (SELECT each.value ->> {len(keys)} AS no
                   FROM ({view.teams}) t CROSS JOIN json_each((
                            SELECT json_group_array(json_array({columns_of("first", keys)}, first.no))
@@ -3984,6 +4025,18 @@ def masked_lines(redactor, lines):
         event = json.loads(lines[index])
         cleaned, _ = redactor.clean_line(event, lines[index], what)
         yield index, cleaned if cleaned is not event else None
+
+
+def sessions_with_secrets(db, reader, among=None):
+    """The ids of those sessions that are known to hold secrets and that the caller may mask; `among` some, or all of them."""
+    if reader is None or reader["scope"] != "full":
+        return []
+    some = "" if among is None else "AND b.session_id IN (SELECT value FROM json_each(?) each)"
+    rows = db.execute(f"""
+        SELECT DISTINCT s.id FROM blocks b INDEXED BY blocks_with_secrets CROSS JOIN sessions s ON s.id = b.session_id
+         WHERE b.secrets > 0 {some} AND (s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team="s.team_id")}) LIMIT {COUNTED}
+    """, [*([] if among is None else [json_text(among)]), *[reader["id"]] * 3])
+    return [row["id"] for row in rows]
 
 
 def events_with_secrets(db, session_id):
@@ -4750,7 +4803,7 @@ def search_condition(db, reader, text):
     return {FOUND: json_text(ids)}, capped
 
 
-FOUND = "x.id IN (SELECT value FROM json_each(?))"
+FOUND = "x.id IN (SELECT value FROM json_each(?) each)"
 
 
 LIST_FOUND, LIST_SECONDS = 10_000, 0.06

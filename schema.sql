@@ -134,6 +134,8 @@ CREATE TABLE sessions (
     header              TEXT NOT NULL,      -- the HAIL header as sent, without the id and the type
     stats               TEXT NOT NULL,      -- the counts with what they need to grow, JSON
     step_kinds          TEXT,               -- how many steps of each kind, JSON; NULL where they are yet to be counted
+    active_ms           INTEGER NOT NULL DEFAULT 0,     -- how long something went on in it, counted with the steps
+    stretches           TEXT,               -- when that was: [[from, to], …] in ms since 1970, JSON; see stretches_of
     UNIQUE (user_id, tool, hail_id)         -- NULLs differ: sessions of deleted users never clash
 ) STRICT;
 CREATE INDEX sessions_by_sync ON sessions (team_id, sync_no);

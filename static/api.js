@@ -1,11 +1,11 @@
-// api.js - requests to the server; an error carries the server's own sentence
+// api.js - requests to the server; an error says in the person's language what the server said
 import { failure, t } from "./i18n.js";
 
 export class ApiError extends Error {
     constructor(status, said, field) {
-        super(status ? failure(status, said, field) : t("error.offline"));
-        this.status = status;
-        this.field = field;
+        const { message, detail } = status ? failure(status, said, field) : { message: t("error.offline") };
+        super(message);
+        Object.assign(this, { status, field, detail });
     }
 }
 

@@ -6,7 +6,7 @@ import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { takeInvitation } from "./invitation.js";
 import { listenToKeys } from "./keys.js";
-import { announce, isAway, whenReachable } from "./parts.js";
+import { announce, isAway, sentence, whenReachable } from "./parts.js";
 import { loadUser, user } from "./who.js";
 
 const ROUTES = [
@@ -70,7 +70,7 @@ function drawError(view, error) {
     view.innerHTML = html`
         <section class="notice">
             <h1>${error.status === 404 ? t("error.missing") : t("error.title")}</h1>
-            <p>${error.status === 404 ? t("error.missing.hint") : away ? t("error.offline") : error.message}</p>
+            <p>${error.status === 404 ? t("error.missing.hint") : away ? t("error.offline") : sentence(error)}</p>
             <p><button type="button">${t("retry")}</button> <a class="button" href="/">${t("nav.sessions")}</a>
                 ${!user() && html`<a class="button primary" href="/login?next=${encodeURIComponent(location.pathname + location.search)}">${t("nav.login")}</a>`}</p>
         </section>`;

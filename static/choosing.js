@@ -2,7 +2,7 @@
 import { put, remove } from "./api.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
-import { confirmed } from "./parts.js";
+import { confirmed, sentence } from "./parts.js";
 
 /** Wire the rows' boxes in `view`.  Returns {toggleFocused} for the keyboard. */
 export function openChoosing(view, { sessions, teams, onDone }) {
@@ -52,7 +52,7 @@ export function openChoosing(view, { sessions, teams, onDone }) {
     async function all(change) {
         bar.querySelectorAll("button, select").forEach(part => { part.disabled = true; });
         let problem = null;
-        for (const id of [...chosen]) await change(id).then(() => chosen.delete(id), error => { problem = `${sessions().find(session => session.id === id)?.title ?? id}: ${error.message}`; });
+        for (const id of [...chosen]) await change(id).then(() => chosen.delete(id), error => { problem = html`${sessions().find(session => session.id === id)?.title ?? id}: ${sentence(error)}`; });
         if (problem) draw(problem);
         else onDone();
     }

@@ -1,19 +1,19 @@
 // head.js - what stands above the events: the session's facts, its notes, and the bar that stays
-import { age, compact, date, duration, moment, number } from "./format.js";
+import { age, compact, date, moment, number } from "./format.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
-import { dotted, lineCounts, mark, spoken } from "./marks.js";
+import { dotted, lineCounts, mark, spoken, times } from "./marks.js";
 import { LEVELS } from "./plan.js";
 import { toolTitle } from "./tools.js";
 
-export function header(session, activeSeconds) {
+export function header(session) {
     return html`
         <header class="session">
             ${session.parent && html`<p class="parent">${t("parent")} <a href="/session/${session.parent.id}">${session.parent.title || t("untitled")}</a></p>`}
             <div class="titled"><h1 ${spoken(session.title)}>${mark(session.tool)}${session.title || t("untitled")}</h1>
                 ${session.can_delete && html`<button type="button" class="plain" data-do="rename">${t("rename")}</button>`}</div>
             <p class="facts">${dotted(facts(session))}</p>
-            <p class="facts numbers">${dotted(numbers(session, activeSeconds))}</p>
+            <p class="facts numbers">${dotted(numbers(session))}</p>
             ${notes(session)}
             ${session.secrets > 0 && html`<p class="facts still" role="note">${t("secrets.still", { n: session.secrets })} <button type="button" class="plain" data-do="redact">${t("secrets.mask")}</button></p>`}
             ${children(session)}
@@ -26,21 +26,19 @@ function facts(session) {
     const last = session.updated_at ?? session.created_at;
     return [
         html`<b>${toolTitle(session.tool)}</b>${agent.tool_version && ` ${agent.tool_version}`}`,
-        session.agent_model,
+        session.agent_model !== "unknown" && session.agent_model,
         session.project && html`<a href="/?project=${encodeURIComponent(session.project)}">${session.project}</a>`,
         session.git_branch && html`<code>${session.git_branch}</code>`,
         session.nickname,
         session.team_name && html`<a href="/teams/${session.team_id}">${session.team_name}</a>`,
-        html`<time datetime="${session.created_at}" title="${moment(session.created_at)} – ${moment(last)}">${date(session.created_at)}, ${age(last)}</time>`,
+        html`<time datetime="${session.created_at}" title="${moment(session.created_at)} – ${moment(last)}">${date(session.created_at)} (${age(last)})</time>`,
     ];
 }
 
-function numbers(session, activeSeconds) {
-    const wall = session.duration_seconds, active = Math.min(activeSeconds, wall);
+function numbers(session) {
     const { total_input_tokens: input, total_output_tokens: output } = session;
     return [
-        wall > 0 && (active > 0 && active < wall * 0.95
-            ? html`<span title="${t("time.hint")}">${t("time.active", { active: duration(active * 1000), wall: duration(wall * 1000) })}</span>` : duration(wall * 1000)),
+        session.duration_seconds > 0 && html`<span title="${t("time.hint")}">${times(session).both}</span>`,
         t("count.prompts", { n: session.user_message_count ?? 0 }),
         t("count.events", { n: session.event_count }),
         session.files_changed > 0 && html`<button type="button" class="plain" data-do="files">${t("count.files", { n: session.files_changed })}</button>`,
@@ -95,18 +93,20 @@ export const bar = (session, level) => html`
         </span>
     </div>`;
 
-/** Tool -> how it goes on with a session of its own; to add one, its line here. */
+/** Tool -> how it goes on with a session of its own; to add one, its line here.  As the tools' own pages say, or as they print at the end
+ *  of a session; tools that show their sessions in an editor's window have none. */
 const RESUME = {
-    "claude-code": id => `claude --resume ${id}`, codex: id => `codex resume ${id}`, gemini: id => `gemini --resume ${id}`,
-    qwen: id => `qwen --resume ${id}`, opencode: id => `opencode --session ${id}`, droid: id => `droid --resume ${id}`,
-    "copilot-cli": id => `copilot --resume ${id}`, amp: id => `amp threads continue ${id}`,
+    "claude-code": "claude --resume ", codex: "codex resume ", gemini: "gemini --resume ", qwen: "qwen --resume ",
+    opencode: "opencode --session ", "kilo-cli": "kilo --session ", droid: "droid --resume ", "copilot-cli": "copilot --resume=",
+    amp: "amp threads continue ", kimi: "kimi --session ", goose: "goose session --resume --session-id ", pi: "pi --session ",
+    hermes: "hermes --resume ",
 };
 
-/** The command that goes on with a session where it was made; only for ids and folders that are safe in a shell. */
-function resumeCommand({ tool, hail_session_id: id, attributes: { cwd } = {} }) {
-    if (!Object.hasOwn(RESUME, tool) || !/^\w[\w-]*$/.test(id ?? "")) return null;
+/** The command that goes on with a session where it was made; only for ids and folders that are safe in a shell, and for no sub-agent. */
+function resumeCommand({ tool, hail_session_id: id, attributes: { cwd, session_role: role } = {} }) {
+    if (!Object.hasOwn(RESUME, tool) || role === "auxiliary" || !/^\w[\w-]*$/.test(id ?? "")) return null;
     const folder = /^(~|\/)[\w./@+-]*$/.test(cwd ?? "") ? `cd ${cwd} && ` : "";
-    return folder + RESUME[tool](id);
+    return folder + RESUME[tool] + id;
 }
 
 /** Why the tokens are what they are: what the file says line by line, and what of it counts. */
@@ -121,7 +121,7 @@ export function usageTable({ attributes: { usage } = {}, total_input_tokens: inp
     ] : [["usage.counted", input, output]];
     return html`
         <h2>${t("usage.why")}</h2>
-        <table class="plain usage"><thead><tr><td></td><th scope="col">${t("usage.in")}</th><th scope="col">${t("usage.out")}</th></tr></thead>
+        <table class="usage"><thead><tr><td></td><th scope="col">${t("usage.in")}</th><th scope="col">${t("usage.out")}</th></tr></thead>
             <tbody>${rows.filter(([, first, second]) => first || second).map(([key, first, second]) => html`<tr><th scope="row">${t(key)}</th><td>${first || second ? first !== null && first !== undefined && number(first) : ""}</td><td>${second !== null && second !== undefined && number(second)}</td></tr>`)}</tbody></table>
         ${usage && html`<ul class="why">
             ${usage.responses > 0 && html`<li>${t("usage.responses", { n: usage.responses })}</li>`}

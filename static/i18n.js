@@ -17,12 +17,12 @@ export function t(key, values = {}) {
 
 export const has = key => key in texts;
 
-/** What went wrong as one sentence: the server's own, which is English; elsewhere ours for the status and field, with the server's behind it. */
+/** What went wrong as {message, detail}: the server's sentence, which is English; elsewhere ours for the status and field, with the server's as detail. */
 export function failure(status, said, field) {
     const key = [`error.${status}.${field}`, `error.${status}`].find(has);
     const own = key ? t(key) : t("error.status", { status });
-    if (!said) return own;
-    return chosen === "en" ? said[0].toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".") : `${own} (${said})`;
+    if (!said || chosen !== "en") return { message: own, detail: said };
+    return { message: said[0].toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".") };
 }
 
 /** Choose a language for good; the page is drawn anew by the caller. */

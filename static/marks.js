@@ -1,5 +1,5 @@
 // marks.js - the tool's mark and the facts that a session's row and its page both show
-import { compact, number } from "./format.js";
+import { compact, duration, number } from "./format.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { toolMark, toolTitle } from "./tools.js";
@@ -11,6 +11,13 @@ export const lineCounts = ({ lines_added: added, lines_removed: removed }) => ad
 
 export const tokens = ({ total_input_tokens: input, total_output_tokens: output }) => input || output
     ? html`<span title="${t("tokens.title", { input: number(input), output: number(output) })}">${compact(input + output)}</span>` : null;
+
+/** How long something went on in a session, and how long it was open, as far as they are known; each with both as its title. */
+export function times({ active_seconds: counted, duration_seconds: whole }) {
+    const wall = duration(whole * 1000), active = duration(Math.min(counted ?? whole, whole) * 1000);
+    const both = active === wall ? wall : t("time.active", { active, wall });
+    return { both, active: whole > 0 && html`<span title="${both}">${active}</span>`, wall: whole > 0 && html`<span title="${both}">${wall}</span>` };
+}
 
 /** The language of a person's own text where its letters tell, for voices and for where lines break. */
 export const spoken = text => /[가-힣]/.test(text ?? "") && html`lang="ko"`;

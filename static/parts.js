@@ -82,10 +82,13 @@ function formError(form, error) {
     if (named instanceof HTMLElement) named.focus();
 }
 
+/** What an error says, and behind it what the server said of it in its own language. */
+export const sentence = error => html`${error.message}${error.detail && html` <span class="sub" lang="en">${error.detail}</span>`}`;
+
 /** An error's sentence at the end of a part of the page, in place of an earlier one. */
 export function showError(part, error) {
     part.querySelector(":scope > .error")?.remove();
-    part.append(element(html`<p class="error" role="alert">${error.message}</p>`));
+    part.append(element(html`<p class="error" role="alert">${sentence(error)}</p>`));
 }
 
 /** Whether a failure means that the server cannot be reached. */

@@ -3,7 +3,7 @@ import { openAhead } from "./ahead.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 import { Page } from "./pages.js";
-import { isAway, showError, whenReachable } from "./parts.js";
+import { isAway, sentence, showError, whenReachable } from "./parts.js";
 import { neededBy } from "./plan.js";
 import { farAway, firstInSight, isWithin, keepPlace, lastInSight, nextFrame } from "./sight.js";
 import { openUnfolding } from "./unfolding.js";
@@ -94,7 +94,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
 
     function failed(error) {
         broken = true;
-        const note = element(html`<p class="error" role="alert">${error.message} <button type="button">${t("retry")}</button></p>`);
+        const note = element(html`<p class="error" role="alert">${sentence(error)} <button type="button">${t("retry")}</button></p>`);
         const again = () => { broken = false; note.remove(); grow(); };
         note.querySelector("button").onclick = again;
         bottom.replaceChildren(note);

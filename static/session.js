@@ -41,7 +41,7 @@ export async function show(view, { params: [id], query, back }) {
         <div class="reading" data-level="${state.level}">
             <nav class="outline beside" aria-label="${t("outline")}"></nav>
             <div class="middle">
-                ${header(session, activeSeconds())}
+                ${header(session)}
                 ${bar(session, state.level)}
                 <div class="find" hidden></div>
                 <div class="only" ${!state.only && "hidden"}></div>
@@ -57,7 +57,7 @@ export async function show(view, { params: [id], query, back }) {
     const filters = openFilters(part(".only"), only => { state.only = only; replan(); });
     const stepping = openStepping(state, { reader, chapterOf, setLevel, find });
     const map = openMap(part(".map"), { onJump: ordinal => reader.scrollToward(ordinal), onStep: stepping.stepPrompt });
-    const growing = openGrowing(part, path, state, { reader, store, take: answers => { know(answers); refresh(); } });
+    const growing = openGrowing(part, path, state, { reader, store, take });
     openActs(part(".reader"), store, ordinal => { const { from, to } = chapterOf(ordinal); return [from, to]; });
     const doing = actions();
     const leaveKeys = useKeys(stepping.keys);
@@ -86,21 +86,22 @@ export async function show(view, { params: [id], query, back }) {
         state.plan = new Plan(state.facts, state.chapters, state);
     }
 
+    /** The session has grown. */
+    function take(answers) {
+        know(answers);
+        refresh();
+        part("header.session .numbers").replaceWith(element(header(state.session)).querySelector(".numbers"));
+    }
+
     /** A long session begins with its first turns; what the others are about comes behind. */
     async function knowAllTurns({ is_capped: capped, revision, entries }) {
         if (!capped || entries.length > FIRST.turns) return;
         const turns = await get(`${path}/outline`).catch(() => null);
         if (turns?.revision !== revision || revision !== state.session.revision || !view.isConnected) return;
         know([state.session, state.facts, turns]);
-        part("header.session .numbers").replaceWith(element(header(state.session, activeSeconds())).querySelector(".numbers"));
         outline.draw(state.chapters);
         map.draw({ chapters: state.chapters });
         place.draw(chapterOf(state.at));
-    }
-
-    /** Seconds in which something went on; none as long as not all turns are known. */
-    function activeSeconds() {
-        return state.chapters.reduce((sum, chapter) => sum + (chapter.seconds || 0), 0);
     }
 
     function chapterOf(ordinal) {

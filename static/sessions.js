@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { openChoosing } from "./choosing.js";
 import { facetChips } from "./facets.js";
-import { age, day, dayKey, duration, moment, number } from "./format.js";
+import { age, day, dayKey, moment, number } from "./format.js";
 import { searchResults } from "./found.js";
 import { isRunning } from "./following.js";
 import { go } from "./go.js";
@@ -10,7 +10,7 @@ import { openHeat } from "./heat.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { useKeys } from "./keys.js";
-import { dotted, lineCounts, mark, spoken, stepBar, tokens } from "./marks.js";
+import { dotted, lineCounts, mark, spoken, stepBar, times, tokens } from "./marks.js";
 import { announce, showError, title } from "./parts.js";
 import { nothingYet } from "./start.js";
 import { teams, user } from "./who.js";
@@ -19,7 +19,7 @@ const PER_PAGE = 50;
 const SORTS = ["recent", "popular", "longest"];
 const TIMES = ["24h", "7d", "30d"];
 /** Parameter of the page -> parameter of the API. */
-const FILTERS = { q: "search", team: "team_id", tool: "tool", time: "time_range", sort: "sort", project: "project", user: "user_id", model: "model", branch: "branch", day: "day" };
+const FILTERS = { q: "search", team: "team_id", tool: "tool", time: "time_range", sort: "sort", project: "project", user: "user_id", model: "model", branch: "branch", day: "day", secrets: "secrets" };
 
 // The list as it was left, so that coming back finds it as long and at the same place.
 let remembered = null;
@@ -34,7 +34,7 @@ export async function show(view, { query, back }) {
     view.innerHTML = html`
         <h1 class="unseen">${t("nav.sessions")}</h1>
         ${filterBar(query, ownTeams)}
-        <div class="facets">${facetChips(remembered.facets, query)}</div>
+        <div class="facets">${facetChips(remembered, query)}</div>
         <div class="heat"></div>
         <div class="chosen" hidden></div>
         <div class="found"></div>
@@ -99,14 +99,15 @@ function drawList(list, query) {
         list.innerHTML = query.get("q") ? html`` : String(query) ? nothingFound() : nothingYet();
         return;
     }
-    const byDay = !query.get("sort") || query.get("sort") === "recent";
+    const byDay = !query.get("sort") || query.get("sort") === "recent", length = query.get("sort") === "longest" ? "wall" : "active";
+    const withSecrets = new Set(remembered.with_secrets);
     list.innerHTML = html`
         ${query.get("q") && html`<h2>${t("found.sessions")}</h2>`}
         <table class="sessions">
             <thead><tr><th scope="col">${t("count.sessions", { n: total })}${capped && "+"}</th><th scope="col">${t("project")}</th><th scope="col">${t("steps")}</th>
                 <th scope="col">${t("prompts")}</th><th scope="col">${t("lines")}</th><th scope="col">${t("tokens")}</th>
-                <th scope="col">${t("duration")}</th><th scope="col">${t("active")}</th></tr></thead>
-            <tbody>${sessions.map((session, at) => [byDay && dayRow(session, sessions[at - 1]), row(session)])}</tbody>
+                <th scope="col">${t(`time.${length}.column`)}</th><th scope="col">${t("updated")}</th></tr></thead>
+            <tbody>${sessions.map((session, at) => [byDay && dayRow(session, sessions[at - 1]), row(session, { length, hasSecrets: withSecrets.has(session.id) })])}</tbody>
         </table>
         ${cursor && html`<p class="more"><button type="button">${t("more")}</button></p>`}`;
     const more = list.querySelector(".more button");
@@ -118,7 +119,8 @@ async function loadMore(list, button, query) {
     button.disabled = true;
     try {
         const further = await load(query, remembered.next_cursor);
-        remembered = { ...remembered, sessions: [...remembered.sessions, ...further.sessions], next_cursor: further.next_cursor };
+        remembered = { ...remembered, sessions: [...remembered.sessions, ...further.sessions],
+            with_secrets: [...remembered.with_secrets ?? [], ...further.with_secrets ?? []], next_cursor: further.next_cursor };
         drawList(list, query);
     } catch (error) {
         button.disabled = false;
@@ -139,23 +141,24 @@ function dayName(time) {
     return today ? t("today") : dayKey(Date.now() - 86400000) === dayKey(time) ? t("yesterday") : day(time);
 }
 
-const row = session => html`
+const row = (session, { length, hasSecrets }) => html`
     <tr class="row">
         <td>${user() && html`<input type="checkbox" data-choose="${session.id}" aria-label="${t("choose", { name: session.title || t("untitled") })}">`}${mark(session.tool)}
             <a href="/session/${session.id}" data-open data-row dir="auto" ${spoken(session.title)}>${session.title || t("untitled")}</a></td>
         <td><span class="project" title="${[session.project, session.git_branch].filter(Boolean).join(" · ")}" dir="auto">${session.project}</span>
-            <span class="sub">${dotted([session.nickname, ...rowMarks(session)])}</span></td>
+            <span class="sub">${dotted([session.nickname, ...rowMarks(session, hasSecrets)])}</span></td>
         <td>${stepBar(session.step_kinds)}</td>
         <td title="${t("count.messages", { n: session.message_count })}">${number(session.user_message_count)}</td>
         <td>${lineCounts(session)}</td>
         <td>${tokens(session)}</td>
-        <td>${session.duration_seconds > 0 && duration(session.duration_seconds * 1000)}</td>
+        <td>${times(session)[length]}</td>
         <td><time datetime="${lastActive(session)}" title="${moment(lastActive(session))}">${age(lastActive(session))}</time></td>
     </tr>`;
 
-const rowMarks = session => [
+const rowMarks = (session, hasSecrets) => [
     isRunning(session) && html`<span class="live">${t("live")}</span>`,
     session.has_errors && html`<span class="failed">${t("errors")}</span>`,
+    hasSecrets && html`<span class="failed" title="${t("secrets.row")}">${t("secrets")}</span>`,
     session.child_count > 0 && t("count.children", { n: session.child_count }),
 ];
 

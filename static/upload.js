@@ -3,7 +3,7 @@ import { queryString, sendFile } from "./api.js";
 import { size } from "./format.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
-import { announce, title } from "./parts.js";
+import { announce, sentence, title } from "./parts.js";
 import { daemonCommands } from "./start.js";
 import { teams, user } from "./who.js";
 
@@ -53,7 +53,7 @@ async function send(file, team, line) {
         });
         state.innerHTML = results(answer);
     } catch (error) {
-        state.innerHTML = html`<span class="error">${error.message}</span>`;
+        state.innerHTML = html`<span class="error">${sentence(error)}</span>`;
     }
     progress.remove();
     announce(`${file.name}: ${state.textContent}`);

@@ -259,8 +259,8 @@ class Activity(ListCase):
         self.assertEqual(self.days(Client(), month="2026-02", team_id=self.teams[2]), {})
 
 
-# What a plan may walk from end to end: teams of one reader, and what a query has made itself.
-SMALL = re.compile(r"SCAN (t|page|each|first|days|CONSTANT ROW|\d+ CONSTANT ROWS|\(subquery-\d+\)|teams USING .*public_teams)( |$)")
+# What a plan may walk from end to end: teams of one reader, what holds secrets, and what a query has made itself.
+SMALL = re.compile(r"SCAN (t|b USING COVERING INDEX blocks_with_secrets|page|each|first|days|CONSTANT ROW|\d+ CONSTANT ROWS|\(subquery-\d+\)|teams USING .*public_teams)( |$)")
 
 
 class Plans(ListCase):
@@ -310,9 +310,10 @@ class Plans(ListCase):
                         inner = plan[[number for number, line in enumerate(plan) if f"list_{lead}_{sort}" in line][0] + 1]
                         self.assertNotEqual(inner, "USE TEMP B-TREE FOR ORDER BY")
 
-    def test_activity_teams_and_sync(self):
+    def test_activity_teams_sync_and_what_holds_secrets(self):
         self.many(10)
         for url in ("/api/activity?month=2026-02", f"/api/activity?month=2026-02&tool=codex&team_id={self.teams[0]}",
+                    "/api/sessions?secrets=1&sort=longest", "/api/sessions?secrets=1&tool=codex",
                     f"/api/teams/{self.teams[0]}", f"/api/sync/pull?team_id={self.teams[0]}"):
             with self.subTest(url):
                 self.check_plans(url)

@@ -3,14 +3,18 @@
 import json
 import os
 import random
+import unittest
 import urllib.parse
 from datetime import datetime, timezone
 from unittest import mock
 
+import daemon
 import opensession
 from client import ServerCase, hail_file, moment, new_event, new_session
 from hypothesis import HealthCheck, given, settings
+from damage import read_sessions
 from hypothesis import strategies as st
+from transcripts import CORPUS
 
 EXAMPLES = int(os.environ.get("OPENSESSION_EXAMPLES", 150)) // 4
 
@@ -157,16 +161,80 @@ class StepKinds(SessionCase):
         self.assertEqual(self.listed(), {"edit": 3})
 
 
-# Sessions of any shape: which event, how large, whether a sub-agent's, what it cost.
+class ActiveTime(SessionCase):
+    """Seconds in which something went on: pauses of more than five minutes are none."""
+
+    def active(self, session_id):
+        listed = {each["id"]: each["active_seconds"] for each in self.ada.get("/api/sessions").json["sessions"]}
+        self.assertEqual(self.read(session_id, "")["active_seconds"], listed[session_id])
+        return listed[session_id]
+
+    def at(self, *times, session_id="s-1"):
+        return self.store([new_event(at=at) for at in times], session_id)
+
+    def test_long_pauses_do_not_count_short_ones_do(self):
+        session_id = self.at(0, 10, 310, 611, 621)
+        self.assertEqual((self.active(session_id), self.read(session_id, "")["duration_seconds"]), (320, 621))
+
+    def test_one_event_takes_no_time(self):
+        self.assertEqual([self.active(self.at(*times, session_id=str(len(times)))) for times in ([0], [0, 900])], [0, 0])
+
+    def test_sub_agents_that_worked_side_by_side_count_once(self):
+        self.assertEqual(self.active(self.at(0, 100, 200, 300, 110, 210, 290, 310)), 310)
+
+    def test_what_went_on_in_a_pause_counts_wherever_it_stands(self):
+        self.assertEqual(self.active(self.at(0, 900, 200, 400)), 400)
+
+    def test_it_follows_growth_replacement_and_a_new_upload(self):
+        session_id = self.at(0, 100)
+        self.grow(session_id, [new_event(at=390), new_event(at=1000)])
+        self.assertEqual(self.active(session_id), 390)
+        self.grow(session_id, [new_event(at=1100)])
+        self.assertEqual(self.active(session_id), 490)
+        self.grow(session_id, [new_event(at=650)], start=3)
+        self.assertEqual(self.active(session_id), 650)
+        self.assertEqual(self.active(self.at(0, 7)), 7)
+
+    def test_a_session_of_more_stretches_than_are_kept_grows_all_the_same(self):
+        kept, opensession.STRETCHES_KEPT = opensession.STRETCHES_KEPT, 3
+        self.addCleanup(setattr, opensession, "STRETCHES_KEPT", kept)
+        times = [start + more for start in range(0, 20_000, 1000) for more in (0, 5)]
+        session_id = self.at(*times[:30])
+        self.grow(session_id, [new_event(at=at) for at in times[30:]])
+        self.assertEqual(self.active(session_id), 100)
+
+
+def active_seconds(events):
+    """The plainest way: every second that lies in a short pause between two events."""
+    times = sorted(datetime.fromisoformat(event["timestamp"]).timestamp() for event in events)
+    return int(sum(round(later - time, 3) for time, later in zip(times, times[1:]) if later - time <= 300.0001))
+
+
+@unittest.skipUnless(CORPUS.is_dir(), f"no corpus of real transcripts in {CORPUS}")
+class ActiveTimeOfRealSessions(SessionCase):
+    def test_it_is_what_adding_up_short_pauses_gives_however_the_session_came(self):
+        count = 0
+        for tool in ("claude-code", "codex", "gemini"):
+            for source in daemon.TOOLS[tool].sources(CORPUS / tool):
+                for _, events in read_sessions(tool, source):
+                    count += len(events) > 1
+                    half = len(events) // 2
+                    session_id = self.store(events[:half], f"s-{count}-{random.random()}")
+                    self.grow(session_id, events[half:] or [new_event()])
+                    self.assertAlmostEqual(self.read(session_id, "")["active_seconds"], active_seconds(events or [new_event()]), delta=1)
+        self.assertGreater(count, 20)
+
+
+# Sessions of any shape: which event, how large, whether a sub-agent's, what it cost, when.
 EVENTS = st.lists(st.tuples(st.sampled_from(["prompt", "edit", "error", "reply"]), st.sampled_from([2, 50_000, 200_000]),
-                            st.booleans(), st.integers(0, 9)), max_size=12)
+                            st.booleans(), st.integers(0, 9), st.sampled_from([0, 7, 299, 300, 301, 2000, 2100])), max_size=12)
 
 
 def made(shape, first=0):
     """Events for a shape; texts do not compress, so that blocks fill up."""
     events = []
-    for number, (kind, size, inside, tokens) in enumerate(shape, first):
-        more = {"at": number, "attributes": {"input_tokens": tokens}} | ({"task_id": "t"} if inside else {})
+    for number, (kind, size, inside, tokens, at) in enumerate(shape, first):
+        more = {"at": at + number, "attributes": {"input_tokens": tokens}} | ({"task_id": "t"} if inside else {})
         text = random.Random(number).randbytes(size // 2).hex()
         events.append({"prompt": lambda: new_event(text=text, **more), "reply": lambda: new_event("AgentMessage", text, **more),
                        "edit": lambda: edit(**more), "error": lambda: failed(**more)}[kind]())
@@ -206,7 +274,8 @@ class HoweverItGrew(SessionCase):
         found = self.read(session_id, "map")
         self.assertEqual([found["names"][ord(each) - 65] for each in found["kinds"]], [each["event_type"]["type"] for each in events])
         edits = sum(each["event_type"]["type"] == "FileEdit" for each in events)
-        self.assertEqual(self.read(session_id, "")["step_kinds"], {"edit": edits} if edits else {})
+        session = self.read(session_id, "")
+        self.assertEqual((session["step_kinds"], session["active_seconds"]), ({"edit": edits} if edits else {}, active_seconds(events)))
 
 
 class WindowsByTime(SessionCase):

@@ -49,6 +49,25 @@ class StoredSecrets(ServerCase):
         self.look()
         self.assertEqual([self.marked(who, session_id) for who in (self.una, self.tom, self.bob)], [3, 3, 0])
 
+    def test_lists_say_which_sessions_still_hold_secrets_to_who_may_mask_them(self):
+        session_id = self.store(f"key {TOKEN}")
+        self.upload(self.una, new_session("s-2"), self.team)
+        self.look()
+        lists = [self.check(who.get(f"/api/sessions?team_id={self.team}"), 200).json for who in (self.una, self.tom, self.bob)]
+        self.assertEqual([each.get("with_secrets") for each in lists], [[session_id], [session_id], None])
+        only = [[each["id"] for each in self.check(who.get("/api/sessions?secrets=1"), 200).json["sessions"]]
+                for who in (self.una, self.tom, self.bob, self.eve)]
+        self.assertEqual(only, [[session_id], [session_id], [], []])
+        self.assertEqual(self.una.get("/api/sessions?secrets=1&tool=codex").json["total"], 0)
+
+    def test_a_search_may_ask_for_sessions_that_still_hold_secrets(self):
+        session_id = self.store(f"needle {TOKEN}")
+        self.upload(self.una, new_session("s-2", [new_event(text="needle")]), self.team)
+        self.look()
+        self.index()
+        found = self.check(self.una.get("/api/sessions?search=needle&secrets=1&facets=1"), 200).json
+        self.assertEqual(([each["id"] for each in found["sessions"]], found["total"]), ([session_id], 1))
+
     def test_values_that_only_sound_secret_are_not_marked(self):
         session_id = self.store("DB_PASSWORD=" + noise("A", 16, 3), "Authorization: Bearer " + noise("W", 40, 4), "[REDACTED:github#1]")
         self.look()

@@ -211,7 +211,7 @@ class GrownFromVersionOne(ServerCase):
         answers["/api/search?q=needle"]["took_ms"] = 0
         for session in [*answers["/api/sessions?facets=1"]["sessions"], answers["/api/search?q=needle"]["hits"][0]["session"],
                         *answers[f"/api/sync/pull?team_id={self.ada.team_id}"]["sessions"]]:
-            session["step_kinds"] = None
+            session["step_kinds"] = session["active_seconds"] = None
         return answers
 
     def steps(self):
@@ -229,6 +229,13 @@ class GrownFromVersionOne(ServerCase):
         self.assertEqual(self.steps()[self.id], {"read": 1, "shell": 1})
         again = self.ada.get(f"/api/sessions/{self.id}/map", headers={"If-None-Match": flags.headers["ETag"]})
         self.assertEqual(self.check(again, 200).json["flags"], "0040")
+
+    def test_active_time_is_unknown_until_it_is_counted(self):
+        active = lambda: {each["id"]: each["active_seconds"] for each in self.ada.get("/api/sessions").json["sessions"]}[self.id]
+        self.assertIsNone(active())
+        while opensession.count_old_steps(opensession.db):
+            pass
+        self.assertEqual(active(), 3)
 
     def test_a_session_that_grows_before_it_is_counted_is_counted_whole(self):
         self.check(self.ada.post(f"/api/sessions/{self.id}/events", {"events": [new_event("WebFetch", "", at=9, data={"url": "x"})]}), 200)

@@ -5,11 +5,13 @@ The tables below name the states.  English is looked at in light on a desk, Kore
 
 import hashlib
 import unittest
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from client import hail_file, new_session
+from client import hail_file, new_event, new_session
 from page import TIDES, PageCase, SampleCase, call
+from secret_cases import noise
 
 AXE = Path(__file__).with_name("axe.min.js")
 AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
@@ -53,6 +55,17 @@ class Looks:
         self.go(path)
         self.see(css)
 
+    def act(self, css, then):
+        """Click, whatever lies above it; then something is to be seen."""
+        self.run_js("document.querySelector(arguments[0]).click()", css)
+        self.see(then)
+
+    def away(self, is_away):
+        """Let the server be out of reach, or not."""
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions",
+                                    {"offline": is_away, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1})
+
 
 class InKorean(Looks):
     LANGUAGE, THEME, SIZE = "ko", "dark", PHONE
@@ -76,13 +89,25 @@ class ComingIn(Looks, PageCase):
             "an invitation": lambda self: (self.fill("[data-form=invite]", role="viewer"), self.see(".once .copy")),
             "settings": lambda self: self.visit("/settings", "[data-form=key]"),
             "a new key": lambda self: (self.fill("[data-form=key]", name="laptop"), self.see(".once .copy")),
-            "revoking": lambda self: (self.visit("/settings", "button[data-revoke]"), self.click("button[data-revoke]"), self.see("dialog h2")),
+            "revoking": lambda self: (self.visit("/settings", "button[data-revoke]"), self.act("button[data-revoke]", "dialog h2")),
+            "deleting an account": lambda self: (self.visit("/settings", "button[data-account]"), self.act("button[data-account]", "dialog [name=typed]")),
+            "what happened": lambda self: (self.visit("/settings", "button[data-more]"), self.act("button[data-more]", ".acts-table tbody tr")),
+            "sending somebody away": lambda self: (self.open_team(), self.act("button[data-remove]", "dialog h2")),
+            "leaving a team": lambda self: (self.open_team(), self.act("[data-do=leave]", "dialog h2")),
+            "deleting a team": lambda self: (self.open_team(), self.act("[data-do=delete]", "dialog [name=typed]")),
+            "keeping less": lambda self: (self.open_team(), self.fill("[data-form=settings]", retain_days="7"), self.see("dialog h2")),
+            "a team's error": lambda self: (self.open_team(), self.fill("[data-form=add]", nickname="nobody"), self.see("[data-form=add] .error")),
             "upload": lambda self: self.visit("/upload", ".drop"),
             "signed out": lambda self: (self.visit("/settings", "[data-do=sign-out]"), self.click("[data-do=sign-out]"), self.see("[data-form=login]")),
             "a wrong key": lambda self: (self.fill("[data-form=login]", api_key="osk_wrong"), self.see("[data-form=login] .error")),
             "an invitation to accept": lambda self: self.visit("/#invite=something", "[data-form=register]"),
             "a link with a key": lambda self: self.visit("/#key=osk_wrong", ".notice"),
         })
+
+    def open_team(self):
+        self.visit("/teams", "ul.lines a")
+        self.click("ul.lines a")
+        self.see("[data-form=settings]")
 
     def register(self, _):
         token = (Path(self.folder) / "data" / "setup-token").read_text().strip()
@@ -145,6 +170,42 @@ class Reading(Looks, SampleCase):
                                  self.run_js("document.querySelector('.acts [data-act=raw]').click()"), self.see("dialog pre")),
             "side by side": lambda self: (self.visit(f"{self.session}?view=everything", ".to-split"), self.run_js("document.querySelector('.to-split').click()"), self.see("dialog .split")),
         })
+
+    def test_a_session_that_runs_and_holds_a_secret_and_a_server_that_goes(self):
+        running = self.upload_running()
+        path = f"/session/{running}"
+        self.walk({
+            "a list": lambda self: self.visit("/", ".sessions .live"),
+            "secrets in a list": lambda self: self.visit("/?secrets=1", ".sessions .row .failed[title]"),
+            "a session": lambda self: self.visit(path, "button.follow:not([hidden])"),
+            "a picture": lambda self: (self.visit(f"{path}?view=everything", "button.picture"), self.act("button.picture", "dialog.image img")),
+            "secrets": lambda self: self.visit(path, ".still button"),
+            "masking": lambda self: self.act(".still button", "dialog h2"),
+            "news": lambda self: (self.visit(path, ".reader article"), self.grow(running), self.see("button.unseen-events")),
+            "replaced": lambda self: (self.visit(path, ".reader article"), self.grow(running, replaced=True), self.see(".stale", seconds=20)),
+            "away while reading": lambda self: (self.visit(path, ".reader article"), self.away(True),
+                                                self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".end .error"), "a sentence")),
+            "away while going": lambda self: (self.away(False), self.visit("/", ".sessions"), self.away(True), self.act("nav a[href='/teams']", ".notice")),
+        })
+
+    def upload_running(self):
+        """The id of a session whose last event was just now, long, with a picture and a secret that the server has found."""
+        self.addCleanup(self.away, False)
+        self.began = datetime.now(timezone.utc) - timedelta(minutes=4)
+        token = "gh" + "p_" + noise("A", 36, 1)
+        picture = {"type": "Image", "url": "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "mime": "image/gif"}
+        events = [self.now(0, f"The key is {token}", content={"blocks": [{"type": "Text", "text": f"The key is {token}"}, picture]}),
+                  *(self.now(at, f"Word {at}.\n\n" * 5) for at in range(1, 200))]
+        session = call(self.address, "POST", "/api/sessions", {"session": new_session(events=events, title="Still running")}, key=self.key)["id"]
+        self.until(lambda: call(self.address, "GET", f"/api/sessions/{session}", key=self.key)["secrets"], "the secret found", seconds=60)
+        return session
+
+    def now(self, at, text, **more):
+        return new_event("UserMessage" if at % 5 == 0 else "AgentMessage", text, timestamp=(self.began + timedelta(seconds=at)).isoformat(), **more)
+
+    def grow(self, session, replaced=False):
+        base = {"from": 100} if replaced else {}
+        call(self.address, "POST", f"/api/sessions/{session}/events", {"events": [self.now(300, "A new reply", event_id=f"n{replaced}")], **base}, key=self.key)
 
     def in_a_dialog(self, name):
         self.visit(self.session, ".reader .over")

@@ -241,7 +241,7 @@ class ErrorsInKorean(PageCase):
         self.run_js("localStorage.setItem('language', 'ko')")
         self.go("/login")
         self.fill("[data-form=register]", nickname="grace")
-        self.see("[data-form=register] .error", "이미 쓰이는 닉네임입니다. 다른 닉네임을 고르세요. (nickname already taken)")
+        self.see("[data-form=register] .error", "이미 쓰이는 닉네임입니다. 다른 닉네임을 고르세요. nickname already taken")
         self.fill("[data-form=login]", api_key="osk_wrong")
         self.see("[data-form=login] .error", "키가 올바르지 않습니다.")
 
@@ -265,6 +265,21 @@ class OnOtherScreens(SampleCase):
                 with self.subTest(path, width=width):
                     self.go(path)
                     self.drawn()
+                    self.assertLessEqual(self.run_js("return document.documentElement.scrollWidth"), width)
+                    self.assertEqual(self.run_js(self.CUT_OFF), [])
+
+    def test_with_letters_twice_as_large_nothing_is_beside_the_screen_of_a_desk_or_a_phone(self):
+        self.sign_in(self.key)
+        session = call(self.address, "GET", "/api/sessions", key=self.key)["sessions"][1]
+        self.driver.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
+        self.addCleanup(self.driver.execute_cdp_cmd, "Page.setFontSizes", {"fontSizes": {"standard": 16, "fixed": 13}})
+        for width in (1280, 390):
+            self.screen(width, 844)
+            for path in (*self.PAGES, f"/session/{session['id']}?view=everything", f"/teams/{session['team_id']}"):
+                with self.subTest(path, width=width):
+                    self.go(path)
+                    self.drawn()
+                    self.assertEqual(self.run_js("return getComputedStyle(document.documentElement).fontSize"), "32px")
                     self.assertLessEqual(self.run_js("return document.documentElement.scrollWidth"), width)
                     self.assertEqual(self.run_js(self.CUT_OFF), [])
 
