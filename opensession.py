@@ -3400,7 +3400,7 @@ READABLE_TEAMS = """SELECT team_id AS id FROM team_members WHERE user_id = ?
 FILTERS = {"tool": "tool", "user_id": "user_id", "project": "project", "model": "agent_model", "branch": "git_branch"}
 SORTS = {"recent": ("updated_at",), "popular": ("message_count", "updated_at"), "longest": ("duration_seconds", "updated_at")}
 TIME_RANGES = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-COUNTED, COUNTED_FOUND = 10_000, 1_000      # a total that no counter knows is counted this far; of a search, less
+COUNTED, PAGED = 1_000, 10_000              # a total that no counter knows is counted this far; pages without a cursor end here
 FEW = 500                                   # so many sessions can as well be sorted
 
 
@@ -3408,7 +3408,7 @@ FEW = 500                                   # so many sessions can as well be so
 def list_sessions(reader, db):
     """The sessions that the caller may read, newest activity first; filters, search and paging by query."""
     page, per_page = query_number("page", 1, 1, LARGEST), query_number("per_page", 20, 1, 100)
-    if page * per_page > COUNTED:
+    if page * per_page > PAGED:
         raise problem(422, "use cursor to go further than 10,000 sessions", field="page")
     view = list_view(db, reader)
     sort = query("sort") if query("sort") in SORTS else "recent"
@@ -3434,7 +3434,8 @@ def list_view(db, reader):
 
     `teams`, `in_team` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters`
     are those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
-    more is asked than filters and times, `search_is_capped` that a search may have missed sessions."""
+    more is asked than filters and times, `search_is_capped` that a search may have missed sessions; `counts` are those of
+    single filters, `total` is how many sessions were counted, at most COUNTED + 1, once somebody did."""
     view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], in_team="x.team_id = t.id", other=True,
                            filters={name: query(name) for name in FILTERS if query(name)}, bounds=time_bounds())
     if query("team_id"):
@@ -3451,7 +3452,7 @@ def list_view(db, reader):
         view.other = bool(query("search"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
     view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
-    view.counts, view.team_count = filter_counts(db, view)
+    view.counts, view.total = filter_counts(db, view), None
     view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
     if FOUND in where:          # what was found is looked up once, not once a team
         view.where, view.args = f"{view.where} AND x.team_id IN ({view.teams})", view.args + view.team_args
@@ -3482,53 +3483,58 @@ def local_day(text, name):
 
 
 def filter_counts(db, view):
-    """({name: how many sessions} for each filter of a view alone, and for "all"; how many teams have any)."""
+    """{name: how many sessions} for each filter of a view alone, and for "all"."""
     pairs = {"all": "", **view.filters}
     rows = db.execute(f"""
-        SELECT f.name, sum(f.sessions) AS n, count(*) AS teams FROM ({view.teams}) t CROSS JOIN facets f
-         WHERE f.team_id = t.id AND (f.name, f.value) IN (VALUES {", ".join(["(?, ?)"] * len(pairs))})
+        SELECT f.name, sum(f.sessions) AS n
+          FROM ({view.teams}) t CROSS JOIN (VALUES {", ".join(["(?, ?)"] * len(pairs))}) each
+               CROSS JOIN facets f ON f.team_id = t.id AND f.name = each.column1 AND f.value = each.column2
          GROUP BY f.name
     """, [*view.team_args, *itertools.chain(*pairs.items())])
-    return {row["name"]: row["n"] for row in rows}, max((row["teams"] for row in rows), default=0)
+    return {row["name"]: row["n"] for row in rows}
 
 
 def list_rows(db, view, sort, cursor, skipped, limit):
-    """A page of a list: rows with `json`, a session as lists show it, and what the sort goes by.
-
-    Each team gives its first ones by an index, the first of these are the page."""
-    keys = SORTS[sort]
-    where, args = view.where, view.args
-    if cursor:
-        *values, last = cursor
-        here, there = columns_of("x", keys), ", ".join("?" * len(keys))
-        where += f" AND ({here}) <= ({there}) AND (({here}) < ({there}) OR x.rowid > ?)"
-        args = [*args, *values, *values, last]
-    index = list_index(db, view, sort)
-    if view.team_count > skipped + limit and len(view.filters) < 2 and not view.other:
-        where, args = f"{where} AND x.{keys[0]} >= ?", [*args, list_floor(db, view, index, keys, where, args, skipped + limit)]
+    """A page of a list: rows with `json`, a session as lists show it, and what the sort goes by."""
+    keys, index = SORTS[sort], list_index(db, view, sort)
+    in_order = index.endswith(f"_{sort}")
+    behind = behind_sql(keys, "?") if cursor else "1"
+    page = merged_page(view, index, keys, behind) if in_order else sorted_page(view, index, keys, behind)
+    args = [*view.args, *cursor[:-1], *cursor] if cursor else view.args
     return db.execute(f"""
-        SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}, s.rowid AS no
-          FROM (SELECT each.value ->> {len(keys)} AS no
-                  FROM ({view.teams}) t CROSS JOIN json_each((
-                           SELECT json_group_array(json_array({columns_of("first", keys)}, first.no))
-                             FROM (SELECT {columns_of("x", keys)}, x.rowid AS no
-                                     FROM sessions x INDEXED BY {index}
-                                    WHERE {view.in_team} AND {where}
-                                    ORDER BY {columns_of("x", keys, " DESC")}, x.rowid LIMIT ?) first)) each
-                 ORDER BY {", ".join(f"each.value ->> {place} DESC" for place in range(len(keys)))}, no LIMIT ? OFFSET ?) page
-               CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
-         ORDER BY {columns_of("s", keys, " DESC")}, s.rowid
-    """, [*view.team_args, *args, skipped + limit, limit, skipped])
+        WITH RECURSIVE page (team_id, {", ".join(keys)}, no) AS ({page} LIMIT ? OFFSET ?)
+        SELECT {SUMMARY_JSON} AS json, {columns_of("page", keys)}, page.no
+          FROM page CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
+         ORDER BY {columns_of("page", keys, " DESC")}, page.no
+    """, [*view.team_args, *args, *(view.args if in_order else ()), limit, skipped])
 
 
-def list_floor(db, view, index, keys, where, args, limit):
-    """What no page goes below, of many teams: so many teams have a session as far up as this.  Fewer: the least there is."""
-    rows = db.execute(f"""
-        SELECT (SELECT x.{keys[0]} FROM sessions x INDEXED BY {index}
-                 WHERE {view.in_team} AND {where} ORDER BY {columns_of("x", keys, " DESC")} LIMIT 1) AS first
-          FROM ({view.teams}) t ORDER BY first DESC LIMIT 1 OFFSET ?
-    """, [*args, *view.team_args, limit - 1])
-    return (rows[0]["first"] if rows else None) or (0 if keys[1:] else "")
+def merged_page(view, index, keys, behind):
+    """SQL that merges the teams: the first session of each by an index; where one is taken, the next of its team comes in."""
+    def joined(source, team, behind):
+        return f"""
+            SELECT n.team_id, {columns_of("n", keys)}, n.rowid
+              FROM {source} CROSS JOIN sessions n ON n.rowid = (
+                   SELECT x.rowid FROM sessions x INDEXED BY {index}
+                    WHERE x.team_id = {team} AND {view.where} AND {behind}
+                    ORDER BY {columns_of("x", keys, " DESC")}, x.rowid LIMIT 1)"""
+    return f"""{joined(f"({view.teams}) t", "t.id", behind)}
+             UNION ALL {joined("page", "page.team_id", behind_sql(keys, "page"))}
+             ORDER BY {columns_of("n", keys, " DESC")}, n.rowid"""
+
+
+def sorted_page(view, index, keys, behind):
+    """SQL that sorts what an index leads to, for where that is little."""
+    return f"""
+        SELECT x.team_id, {columns_of("x", keys)}, x.rowid FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+         WHERE {view.in_team} AND {view.where} AND {behind}
+         ORDER BY {columns_of("x", keys, " DESC")}, x.rowid"""
+
+
+def behind_sql(keys, last):
+    """SQL for a session `x` that comes behind another: a row of the table `last`, or "?" for its keys, these again, and its number."""
+    here, there = columns_of("x", keys), ", ".join("?" * len(keys)) if last == "?" else columns_of(last, keys)
+    return f"({here}) <= ({there}) AND (({here}) < ({there}) OR x.rowid > {'?' if last == '?' else f'{last}.no'})"
 
 
 def columns_of(table, names, more=""):
@@ -3540,8 +3546,9 @@ def list_index(db, view, sort):
     """The index that leads to a page soonest.  SQLite cannot know: it keeps no counts of single values."""
     if view.index:
         return view.index
-    if sort != "recent" and (view.bounds or len(view.filters) > 1) and count_listed(db, view, FEW) < FEW:
-        sort = "recent"         # read by this index alone, and sorted then
+    if sort != "recent" and (view.bounds or len(view.filters) > 1):
+        view.total = count_listed(db, view, COUNTED + 1)
+        sort = "recent" if view.total < FEW else sort       # read by this index alone, and sorted then
     return f"list_{view.lead}_{sort}"
 
 
@@ -3561,54 +3568,47 @@ def list_total(db, view, skipped, rows, per_page):
         return skipped + len(rows), False
     if not (view.bounds or view.other) and len(view.filters) < 2:
         return view.counts.get(view.lead, 0), False
-    limit = COUNTED_FOUND if query("search") else COUNTED
-    counted = count_listed(db, view, limit + 1)
-    return min(counted, limit), counted > limit
+    counted = count_listed(db, view, COUNTED + 1) if view.total is None else view.total
+    return min(counted, COUNTED), counted > COUNTED
 
 
 FACETS = {"tool": "tool", "project": "project", "user_id": "user", "model": "model"}
-FACET_VALUES, FACET_SESSIONS = 30, 2000
+FACET_VALUES, FACET_SESSIONS = 30, 1000
 
 
 def list_facets(db, view):
     """{"facets": {name: [[value, sessions], …]}}, most frequent first; of the newest ones only where a view is narrowed."""
     narrowed = bool(view.filters or view.bounds or view.other)
     counted = narrowed_facets(db, view) if narrowed else team_facets(db, view)
-    facets = {shown: [] for shown in FACETS.values()}
-    for name, value, sessions in sorted(counted, key=lambda each: (-each[2], each[1])):
-        values = facets[FACETS[name]]
-        if len(values) < FACET_VALUES:
-            values.append([value, sessions])
+    facets = {shown: [[value, sessions] for value, sessions in sorted(counted[name].items(), key=lambda each: (-each[1], each[0]))
+                      [:FACET_VALUES]] for name, shown in FACETS.items()}
     facets["user"] = named_users(db, facets["user"])
-    seen = sum(sessions for name, _, sessions in counted if name == "tool")
-    return {"facets": facets, "facets_are_capped": narrowed and seen >= FACET_SESSIONS}
+    return {"facets": facets, "facets_are_capped": narrowed and sum(counted["tool"].values()) >= FACET_SESSIONS}
 
 
 def team_facets(db, view):
-    """[(name, value, sessions)] of whole teams, from the counters."""
-    return [tuple(row) for row in db.execute(f"""
-        SELECT f.name, f.value, sum(f.sessions) FROM ({view.teams}) t CROSS JOIN facets f
-         WHERE f.team_id = t.id AND f.name IN (VALUES {", ".join(["(?)"] * len(FACETS))}) AND f.sessions > 0
-         GROUP BY f.name, f.value
-    """, [*view.team_args, *FACETS])]
+    """{name: {value: sessions}} of whole teams, from the counters: the most frequent ones of each name."""
+    counted = {name: {} for name in FACETS}
+    for name, value, sessions in db.execute(" UNION ALL ".join(f"""
+            SELECT * FROM (
+                SELECT f.name, f.value, sum(f.sessions) AS n FROM ({view.teams}) t CROSS JOIN facets f
+                 WHERE f.team_id = t.id AND f.name = '{name}' AND f.sessions > 0
+                 GROUP BY f.value ORDER BY n DESC, f.value LIMIT {FACET_VALUES})""" for name in FACETS), view.team_args * len(FACETS)):
+        counted[name][value] = sessions
+    return counted
 
 
 def narrowed_facets(db, view):
-    """[(name, value, sessions)] of the newest sessions of a narrowed view."""
-    columns = {name: FILTERS[name] for name in FACETS}
+    """{name: {value: sessions}} of the newest sessions of a narrowed view."""
+    columns = [FILTERS[name] for name in FACETS]
     index = view.index or f"list_{view.lead}_recent"
-    rows = db.execute(f"""
-        SELECT {", ".join(columns.values())}, count(*) AS n FROM (
-            SELECT {columns_of("x", columns.values())} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+    # Each column as one JSON text: as rows they would take twice as long.
+    row, = db.execute(f"""
+        SELECT {", ".join(f"json_group_array({column})" for column in columns)} FROM (
+            SELECT {columns_of("x", columns)} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
              WHERE {view.in_team} AND {view.where} LIMIT ?)
-         GROUP BY {", ".join(columns.values())}
     """, [*view.team_args, *view.args, FACET_SESSIONS])
-    counted = {}
-    for row in rows:
-        for name, column in columns.items():
-            if row[column] is not None:
-                counted[name, row[column]] = counted.get((name, row[column]), 0) + row["n"]
-    return [(name, value, sessions) for (name, value), sessions in counted.items()]
+    return {name: Counter(value for value in json.loads(values) if value is not None) for name, values in zip(FACETS, row)}
 
 
 def named_users(db, counted):
