@@ -397,7 +397,22 @@ class Database:
     def __init__(self, path, reading_only=False):
         self.path, self.reading_only = path, reading_only
         self.changed = threading.Event()
-        self._local = threading.local()
+        self._local, self._idle = threading.local(), []
+
+    @contextlib.contextmanager
+    def lent_connection(self):
+        """Lend this thread, where it has none of its own, the connection that was used last: it holds what is asked for again and again.
+
+        Waitress gives requests to its threads in turn, and each would have to read all of that into a cache of its own."""
+        if hasattr(self._local, "connection"):
+            yield
+            return
+        with contextlib.suppress(IndexError):
+            self._local.connection = self._idle.pop()
+        try:
+            yield
+        finally:
+            self._idle += [vars(self._local).pop("connection")] if vars(self._local) else []
 
     def execute(self, sql, args=()):
         """Run one reading statement; return its rows."""
@@ -440,7 +455,7 @@ class Database:
 
 def connect(path):
     """A connection set up for a server that must not lose what it acknowledged."""
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
                    "cache_size = -8000", "secure_delete = ON",
@@ -451,7 +466,7 @@ def connect(path):
 
 def connect_reading(path):
     """A connection that writes nothing, not even beside the database: for a read-only disk, and for who only looks."""
-    connection = sqlite3.connect(read_only_uri(path), uri=True, timeout=5, isolation_level=None)
+    connection = sqlite3.connect(read_only_uri(path), uri=True, timeout=5, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
 
@@ -857,16 +872,32 @@ class BodyMissing(Exception):
     """The file of a body is not where its row says, shorter, or damaged."""
 
 
-def inflate_block(file, block):
-    """The lines of one block, as one bytes object.  Raises BodyMissing where it is damaged."""
+DEFLATE_END = b"\x03\0"       # makes a block a whole stream
+
+
+def inflate_block(file, block, size=None):
+    """The lines of one block, as one bytes object; of a size, only so many bytes of them.  Raises BodyMissing where it is damaged."""
     file.seek(block["file_offset"])
+    data, whole = file.read(block["file_bytes"]), size is None or size >= block["raw_bytes"]
     try:
-        data = zlib.decompressobj(-15).decompress(file.read(block["file_bytes"]))
+        if whole:               # faster, as it makes room for all at once
+            size = block["raw_bytes"]
+            data = zlib.decompress(data + DEFLATE_END, -15, size)
+        else:
+            data = zlib.decompressobj(-15).decompress(data, size)
     except zlib.error:
         raise BodyMissing from None
-    if len(data) != block["raw_bytes"]:
+    if len(data) != size:
         raise BodyMissing
     return data
+
+
+def inflate_lines(file, block, first, end):
+    """Some lines of a block, by their places in it, without their line ends; what comes behind them is not inflated."""
+    sizes = [size for _, size, *_ in MARK.iter_unpack(block["marks"])]
+    ends = list(itertools.accumulate(sizes[:end], initial=0))
+    data = inflate_block(file, block, ends[-1])
+    return [data[start:stop - 1] for start, stop in zip(ends[first:], ends[first + 1:])]
 
 
 def lines_of(data):
@@ -1620,6 +1651,10 @@ class Arguments:
             return callback
 
         def call(**arguments):
+            with db.lent_connection():
+                return answer(arguments)
+
+        def answer(arguments):
             if "db" in wanted:
                 arguments["db"] = db
             if "user" in wanted:
@@ -2094,7 +2129,7 @@ def finish_answer(environ, status, headers):
     log.info("%s %s %s %.0f ms %s bytes user=%s id=%s", environ["REQUEST_METHOD"], urllib.parse.quote(environ["PATH_INFO"])[:200],
              status[:3], seconds * 1000, known.get("content-length", "-"), environ.get("opensession.user", "-"),
              environ["opensession.request_id"])
-    more = {**HEADERS, "X-Request-Id": environ["opensession.request_id"]}
+    more = {**HEADERS, "X-Request-Id": environ["opensession.request_id"], "Server-Timing": f"app;dur={seconds * 1000:.2f}"}
     if settings.base_url.startswith("https://"):
         more["Strict-Transport-Security"] = "max-age=31536000"
     if "cache-control" not in known:
@@ -3483,8 +3518,8 @@ def local_day(text, name):
 
 
 def filter_counts(db, view):
-    """{name: how many sessions} for each filter of a view alone, and for "all"."""
-    pairs = {"all": "", **view.filters}
+    """{name: how many sessions} for each filter of a view alone; without any, for "all"."""
+    pairs = view.filters or {"all": ""}
     rows = db.execute(f"""
         SELECT f.name, sum(f.sessions) AS n
           FROM ({view.teams}) t CROSS JOIN (VALUES {", ".join(["(?, ?)"] * len(pairs))}) each
@@ -3660,11 +3695,15 @@ def summary(row):
             "step_kinds": row["step_kinds"] and json.loads(row["step_kinds"])}
 
 
-def find_readable(db, reader, session_id):
-    """The whole row of a session that the caller may read.  Raises 404."""
+# Of a session: all that is known, and what it takes to read its events, which may be much less.
+WHOLE_ROW = f"{SUMMARY_COLUMNS}, t.name AS team_name, s.hail_id, s.header, s.stats, s.chain, s.body, s.sync_no"
+BODY_ROW = "s.id, s.revision, s.event_count, s.step_kinds, s.body"
+
+
+def find_readable(db, reader, session_id, columns=WHOLE_ROW):
+    """The row of a session that the caller may read.  Raises 404."""
     rows = db.execute(f"""
-        SELECT {SUMMARY_COLUMNS}, t.name AS team_name, s.hail_id, s.header, s.stats, s.chain, s.body, s.sync_no
-          FROM sessions s LEFT JOIN users u ON u.id = s.user_id JOIN teams t ON t.id = s.team_id
+        SELECT {columns} FROM sessions s LEFT JOIN users u ON u.id = s.user_id JOIN teams t ON t.id = s.team_id
          WHERE s.id = ? AND {READABLE}
     """, [session_id, reader and reader["id"]])
     if not rows:
@@ -4074,14 +4113,14 @@ def read_stored(db, reader, session_id, read):
 
     It is called again where the body was replaced between its row and its file."""
     for _ in range(4):
-        row = find_readable(db, reader, session_id)
+        row = find_readable(db, reader, session_id, BODY_ROW)
         with contextlib.suppress(BodyMissing):
             return read(db, row)
     raise BodyMissing
 
 
 def window(db, row):
-    """The JSON text of a window."""
+    """A window as JSON, in pieces: events are sent as they are stored."""
     cached(f"{row['id']}.{row['revision']}.{row['event_count']}.{sha256(request.query_string.encode()).hexdigest()[:16]}")
     limit = query_number("limit", 200, 1, 500)
     answer = {"total": row["event_count"], "revision": row["revision"]}
@@ -4093,7 +4132,8 @@ def window(db, row):
     answer |= {"from": start, "next": end if end < row["event_count"] and events else None,
                "previous": reach_back(db, row, start - 1, limit - 1, WINDOW_BLOCKS) if start > 0 else None}
     response.content_type = "application/json"
-    return json_text(answer)[:-1].encode() + b',"events":[' + b",".join(events) + b"]}"
+    separated = itertools.islice(itertools.chain.from_iterable(zip(itertools.repeat(b","), events)), 1, None)
+    return [json_text(answer)[:-1].encode(), b',"events":[', *separated, b"]}"]
 
 
 def reach_back(db, row, ordinal, count, blocks):
@@ -4107,20 +4147,19 @@ def reach_back(db, row, ordinal, count, blocks):
 
 def read_events(db, row, start, end):
     """(JSON texts of the events from `start`, ordinal behind the last): fewer than asked where blocks are full."""
-    blocks = load_extents(db, row, start, end)
     events = []
     with open_body(row["body"]) as file:
-        for block in blocks[:WINDOW_BLOCKS]:
+        for block in load_extents(db, row, start, end):
             first = block["first_ordinal"]
-            lines = inflate_block(file, block).split(b"\n")[:-1][max(0, start - first):max(0, end - first)]
-            events += map(shown, lines, range(start + len(events), end))
+            lines = inflate_lines(file, block, max(0, start - first), end - first)
+            events += map(shown, lines, itertools.count(start + len(events)))
     return events, start + len(events)
 
 
 def load_extents(db, row, start, end):
     """Where the events from `start` to before `end` lie, as they were when the row was read.  Raises BodyMissing."""
     blocks = db.execute("""
-        SELECT b.first_ordinal, b.event_count, b.raw_bytes, b.file_offset, b.file_bytes, s.body
+        SELECT b.first_ordinal, b.event_count, b.raw_bytes, b.file_offset, b.file_bytes, b.marks, s.body
           FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id AND b.first_ordinal < ? AND b.first_ordinal >= coalesce(
                (SELECT max(first_ordinal) FROM blocks WHERE session_id = s.id AND first_ordinal <= ?), 0)
          WHERE s.id = ? ORDER BY b.first_ordinal LIMIT ?
@@ -4184,8 +4223,9 @@ def find_moment(db, row):
 def stored_event(db, row, ordinal):
     """One event, whole."""
     block, = load_extents(db, row, ordinal, ordinal + 1)
+    place = ordinal - block["first_ordinal"]
     with open_body(row["body"]) as file:
-        return json.loads(lines_of(inflate_block(file, block))[ordinal - block["first_ordinal"]])
+        return json.loads(*inflate_lines(file, block, place, place + 1))
 
 
 @app.get("/api/sessions/<session_id>/events/<ordinal:int>")
@@ -4209,7 +4249,7 @@ OUTLINE_ENTRIES = 5000
 @app.get("/api/sessions/<session_id>/outline")
 def outline(session_id, reader, db):
     """A session by its prompts: each with what happened until the next one."""
-    row = find_readable(db, reader, session_id)
+    row = find_readable(db, reader, session_id, BODY_ROW)
     limit = query_number("limit", OUTLINE_ENTRIES, 1, OUTLINE_ENTRIES)
     cached(f"{row['id']}.{row['revision']}.{row['event_count']}.outline.{limit}")
     turns = stored_turns(db, row, limit)
@@ -4244,7 +4284,7 @@ def stored_turns(db, row, limit):
 @app.get("/api/sessions/<session_id>/map")
 def session_map(session_id, reader, db):
     """Kind and flags of every event, one character each."""
-    row = find_readable(db, reader, session_id)
+    row = find_readable(db, reader, session_id, BODY_ROW)
     cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map{' uncounted' * (row['step_kinds'] is None)}")
     marks = b"".join(block["marks"] for block in db.execute(
         "SELECT marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]))
@@ -4709,7 +4749,7 @@ ORDINALS_SHOWN = 10_000
 
 def search_session(session_id, reader, db):
     """All places in one session where a query's words are: their ordinals, and a page of them with text."""
-    row = find_readable(db, reader, session_id)
+    row = find_readable(db, reader, session_id, BODY_ROW)
     inside = db.execute("SELECT search_no, indexed_to FROM indexed WHERE session_id = ?", [session_id])
     asked = parse_query(query("q", ""))
     plan = plan_search(db, reader, asked, inside[0] if inside else {"search_no": 0})
@@ -6186,7 +6226,13 @@ class CappedParser(HTTPRequestParser):
 
 
 class AnswerBuffer(OverflowableBuffer):
-    """Waitress's buffer for what goes out: a large answer moves to a file, but on a full disk it stays in memory."""
+    """Waitress's buffer for what goes out: what is left of a large answer moves to a file, but on a full disk it stays in memory."""
+
+    def append(self, data):
+        if self.buf is None and not self.strbuf:
+            self.strbuf = data      # mostly all of it is sent at once, from here
+        else:
+            super().append(data)
 
     def _set_large_buffer(self):
         file = self.buf.getfile()
