@@ -397,7 +397,22 @@ class Database:
     def __init__(self, path, reading_only=False):
         self.path, self.reading_only = path, reading_only
         self.changed = threading.Event()
-        self._local = threading.local()
+        self._local, self._idle = threading.local(), []
+
+    @contextlib.contextmanager
+    def lent_connection(self):
+        """Lend this thread, where it has none of its own, the connection that was used last: it holds what is asked for again and again.
+
+        Waitress gives requests to its threads in turn, and each would have to read all of that into a cache of its own."""
+        if hasattr(self._local, "connection"):
+            yield
+            return
+        with contextlib.suppress(IndexError):
+            self._local.connection = self._idle.pop()
+        try:
+            yield
+        finally:
+            self._idle += [vars(self._local).pop("connection")] if vars(self._local) else []
 
     def execute(self, sql, args=()):
         """Run one reading statement; return its rows."""
@@ -440,7 +455,7 @@ class Database:
 
 def connect(path):
     """A connection set up for a server that must not lose what it acknowledged."""
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
                    "cache_size = -8000", "secure_delete = ON",
@@ -451,7 +466,7 @@ def connect(path):
 
 def connect_reading(path):
     """A connection that writes nothing, not even beside the database: for a read-only disk, and for who only looks."""
-    connection = sqlite3.connect(read_only_uri(path), uri=True, timeout=5, isolation_level=None)
+    connection = sqlite3.connect(read_only_uri(path), uri=True, timeout=5, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
 
@@ -891,16 +906,32 @@ class BodyMissing(Exception):
     """The file of a body is not where its row says, shorter, or damaged."""
 
 
-def inflate_block(file, block):
-    """The lines of one block, as one bytes object.  Raises BodyMissing where it is damaged."""
+DEFLATE_END = b"\x03\0"       # makes a block a whole stream
+
+
+def inflate_block(file, block, size=None):
+    """The lines of one block, as one bytes object; of a size, only so many bytes of them.  Raises BodyMissing where it is damaged."""
     file.seek(block["file_offset"])
+    data, whole = file.read(block["file_bytes"]), size is None or size >= block["raw_bytes"]
     try:
-        data = zlib.decompressobj(-15).decompress(file.read(block["file_bytes"]))
+        if whole:               # faster, as it makes room for all at once
+            size = block["raw_bytes"]
+            data = zlib.decompress(data + DEFLATE_END, -15, size)
+        else:
+            data = zlib.decompressobj(-15).decompress(data, size)
     except zlib.error:
         raise BodyMissing from None
-    if len(data) != block["raw_bytes"]:
+    if len(data) != size:
         raise BodyMissing
     return data
+
+
+def inflate_lines(file, block, first, end):
+    """Some lines of a block, by their places in it, without their line ends; what comes behind them is not inflated."""
+    sizes = [size for _, size, *_ in MARK.iter_unpack(block["marks"])]
+    ends = list(itertools.accumulate(sizes[:end], initial=0))
+    data = inflate_block(file, block, ends[-1])
+    return [data[start:stop - 1] for start, stop in zip(ends[first:], ends[first + 1:])]
 
 
 def lines_of(data):
@@ -1655,6 +1686,10 @@ class Arguments:
             return callback
 
         def call(**arguments):
+            with db.lent_connection():
+                return answer(arguments)
+
+        def answer(arguments):
             if "db" in wanted:
                 arguments["db"] = db
             if "user" in wanted:
@@ -2129,7 +2164,7 @@ def finish_answer(environ, status, headers):
     log.info("%s %s %s %.0f ms %s bytes user=%s id=%s", environ["REQUEST_METHOD"], urllib.parse.quote(environ["PATH_INFO"])[:200],
              status[:3], seconds * 1000, known.get("content-length", "-"), environ.get("opensession.user", "-"),
              environ["opensession.request_id"])
-    more = {**HEADERS, "X-Request-Id": environ["opensession.request_id"]}
+    more = {**HEADERS, "X-Request-Id": environ["opensession.request_id"], "Server-Timing": f"app;dur={seconds * 1000:.2f}"}
     if settings.base_url.startswith("https://"):
         more["Strict-Transport-Security"] = "max-age=31536000"
     if "cache-control" not in known:
@@ -3436,7 +3471,7 @@ READABLE_TEAMS = """SELECT team_id AS id FROM team_members WHERE user_id = ?
 FILTERS = {"tool": "tool", "user_id": "user_id", "project": "project", "model": "agent_model", "branch": "git_branch"}
 SORTS = {"recent": ("updated_at",), "popular": ("message_count", "updated_at"), "longest": ("duration_seconds", "updated_at")}
 TIME_RANGES = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-COUNTED, COUNTED_FOUND = 10_000, 1_000      # a total that no counter knows is counted this far; of a search, less
+COUNTED, PAGED = 1_000, 10_000              # a total that no counter knows is counted this far; pages without a cursor end here
 FEW = 500                                   # so many sessions can as well be sorted
 
 
@@ -3444,7 +3479,7 @@ FEW = 500                                   # so many sessions can as well be so
 def list_sessions(reader, db):
     """The sessions that the caller may read, newest activity first; filters, search and paging by query."""
     page, per_page = query_number("page", 1, 1, LARGEST), query_number("per_page", 20, 1, 100)
-    if page * per_page > COUNTED:
+    if page * per_page > PAGED:
         raise problem(422, "use cursor to go further than 10,000 sessions", field="page")
     view = list_view(db, reader)
     sort = query("sort") if query("sort") in SORTS else "recent"
@@ -3472,7 +3507,8 @@ def list_view(db, reader):
 
     `teams`, `in_team` and `where` are SQL for the teams `t` and the sessions `x` in each, with their values; `filters`
     are those of FILTERS by name, `lead` is the rarest of them, or "all"; `bounds` are times, `other` says that
-    more is asked than filters and times, `search_is_capped` that a search may have missed sessions."""
+    more is asked than filters and times, `search_is_capped` that a search may have missed sessions; `counts` are those of
+    single filters, `total` is how many sessions were counted, at most COUNTED + 1, once somebody did."""
     view = SimpleNamespace(teams=READABLE_TEAMS, team_args=[reader and reader["id"]], in_team="x.team_id = t.id", other=True,
                            filters={name: query(name) for name in FILTERS if query(name)}, bounds=time_bounds())
     if query("team_id"):
@@ -3492,7 +3528,7 @@ def list_view(db, reader):
         view.other = bool(query("search") or query("secrets"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
     view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
-    view.counts, view.team_count = filter_counts(db, view)
+    view.counts, view.total = filter_counts(db, view), None
     view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
     if FOUND in where:          # what was found is looked up once, not once a team
         view.where, view.args = f"{view.where} AND x.team_id IN ({view.teams})", view.args + view.team_args
@@ -3523,53 +3559,58 @@ def local_day(text, name):
 
 
 def filter_counts(db, view):
-    """({name: how many sessions} for each filter of a view alone, and for "all"; how many teams have any)."""
-    pairs = {"all": "", **view.filters}
+    """{name: how many sessions} for each filter of a view alone; without any, for "all"."""
+    pairs = view.filters or {"all": ""}
     rows = db.execute(f"""
-        SELECT f.name, sum(f.sessions) AS n, count(*) AS teams FROM ({view.teams}) t CROSS JOIN facets f
-         WHERE f.team_id = t.id AND (f.name, f.value) IN (VALUES {", ".join(["(?, ?)"] * len(pairs))})
+        SELECT f.name, sum(f.sessions) AS n
+          FROM ({view.teams}) t CROSS JOIN (VALUES {", ".join(["(?, ?)"] * len(pairs))}) each
+               CROSS JOIN facets f ON f.team_id = t.id AND f.name = each.column1 AND f.value = each.column2
          GROUP BY f.name
     """, [*view.team_args, *itertools.chain(*pairs.items())])
-    return {row["name"]: row["n"] for row in rows}, max((row["teams"] for row in rows), default=0)
+    return {row["name"]: row["n"] for row in rows}
 
 
 def list_rows(db, view, sort, cursor, skipped, limit):
-    """A page of a list: rows with `json`, a session as lists show it, and what the sort goes by.
-
-    Each team gives its first ones by an index, the first of these are the page."""
-    keys = SORTS[sort]
-    where, args = view.where, view.args
-    if cursor:
-        *values, last = cursor
-        here, there = columns_of("x", keys), ", ".join("?" * len(keys))
-        where += f" AND ({here}) <= ({there}) AND (({here}) < ({there}) OR x.rowid > ?)"
-        args = [*args, *values, *values, last]
-    index = list_index(db, view, sort)
-    if view.team_count > skipped + limit and len(view.filters) < 2 and not view.other:
-        where, args = f"{where} AND x.{keys[0]} >= ?", [*args, list_floor(db, view, index, keys, where, args, skipped + limit)]
+    """A page of a list: rows with `json`, a session as lists show it, and what the sort goes by."""
+    keys, index = SORTS[sort], list_index(db, view, sort)
+    in_order = index.endswith(f"_{sort}")
+    behind = behind_sql(keys, "?") if cursor else "1"
+    page = merged_page(view, index, keys, behind) if in_order else sorted_page(view, index, keys, behind)
+    args = [*view.args, *cursor[:-1], *cursor] if cursor else view.args
     return db.execute(f"""
-        SELECT {SUMMARY_JSON} AS json, {columns_of("s", keys)}, s.rowid AS no, s.id
-          FROM (SELECT each.value ->> {len(keys)} AS no
-                  FROM ({view.teams}) t CROSS JOIN json_each((
-                           SELECT json_group_array(json_array({columns_of("first", keys)}, first.no))
-                             FROM (SELECT {columns_of("x", keys)}, x.rowid AS no
-                                     FROM sessions x INDEXED BY {index}
-                                    WHERE {view.in_team} AND {where}
-                                    ORDER BY {columns_of("x", keys, " DESC")}, x.rowid LIMIT ?) first)) each
-                 ORDER BY {", ".join(f"each.value ->> {place} DESC" for place in range(len(keys)))}, no LIMIT ? OFFSET ?) page
-               CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
-         ORDER BY {columns_of("s", keys, " DESC")}, s.rowid
-    """, [*view.team_args, *args, skipped + limit, limit, skipped])
+        WITH RECURSIVE page (team_id, {", ".join(keys)}, no) AS ({page} LIMIT ? OFFSET ?)
+        SELECT {SUMMARY_JSON} AS json, {columns_of("page", keys)}, page.no, s.id
+          FROM page CROSS JOIN sessions s ON s.rowid = page.no LEFT JOIN users u ON u.id = s.user_id
+         ORDER BY {columns_of("page", keys, " DESC")}, page.no
+    """, [*view.team_args, *args, *(view.args if in_order else ()), limit, skipped])
 
 
-def list_floor(db, view, index, keys, where, args, limit):
-    """What no page goes below, of many teams: so many teams have a session as far up as this.  Fewer: the least there is."""
-    rows = db.execute(f"""
-        SELECT (SELECT x.{keys[0]} FROM sessions x INDEXED BY {index}
-                 WHERE {view.in_team} AND {where} ORDER BY {columns_of("x", keys, " DESC")} LIMIT 1) AS first
-          FROM ({view.teams}) t ORDER BY first DESC LIMIT 1 OFFSET ?
-    """, [*args, *view.team_args, limit - 1])
-    return (rows[0]["first"] if rows else None) or (0 if keys[1:] else "")
+def merged_page(view, index, keys, behind):
+    """SQL that merges the teams: the first session of each by an index; where one is taken, the next of its team comes in."""
+    def joined(source, team, behind):
+        return f"""
+            SELECT n.team_id, {columns_of("n", keys)}, n.rowid
+              FROM {source} CROSS JOIN sessions n ON n.rowid = (
+                   SELECT x.rowid FROM sessions x INDEXED BY {index}
+                    WHERE x.team_id = {team} AND {view.where} AND {behind}
+                    ORDER BY {columns_of("x", keys, " DESC")}, x.rowid LIMIT 1)"""
+    return f"""{joined(f"({view.teams}) t", "t.id", behind)}
+             UNION ALL {joined("page", "page.team_id", behind_sql(keys, "page"))}
+             ORDER BY {columns_of("n", keys, " DESC")}, n.rowid"""
+
+
+def sorted_page(view, index, keys, behind):
+    """SQL that sorts what an index leads to, for where that is little."""
+    return f"""
+        SELECT x.team_id, {columns_of("x", keys)}, x.rowid FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+         WHERE {view.in_team} AND {view.where} AND {behind}
+         ORDER BY {columns_of("x", keys, " DESC")}, x.rowid"""
+
+
+def behind_sql(keys, last):
+    """SQL for a session `x` that comes behind another: a row of the table `last`, or "?" for its keys, these again, and its number."""
+    here, there = columns_of("x", keys), ", ".join("?" * len(keys)) if last == "?" else columns_of(last, keys)
+    return f"({here}) <= ({there}) AND (({here}) < ({there}) OR x.rowid > {'?' if last == '?' else f'{last}.no'})"
 
 
 def columns_of(table, names, more=""):
@@ -3581,8 +3622,9 @@ def list_index(db, view, sort):
     """The index that leads to a page soonest.  SQLite cannot know: it keeps no counts of single values."""
     if view.index:
         return view.index
-    if sort != "recent" and (view.bounds or len(view.filters) > 1) and count_listed(db, view, FEW) < FEW:
-        sort = "recent"         # read by this index alone, and sorted then
+    if sort != "recent" and (view.bounds or len(view.filters) > 1):
+        view.total = count_listed(db, view, COUNTED + 1)
+        sort = "recent" if view.total < FEW else sort       # read by this index alone, and sorted then
     return f"list_{view.lead}_{sort}"
 
 
@@ -3602,54 +3644,47 @@ def list_total(db, view, skipped, rows, per_page):
         return skipped + len(rows), False
     if not (view.bounds or view.other) and len(view.filters) < 2:
         return view.counts.get(view.lead, 0), False
-    limit = COUNTED_FOUND if query("search") else COUNTED
-    counted = count_listed(db, view, limit + 1)
-    return min(counted, limit), counted > limit
+    counted = count_listed(db, view, COUNTED + 1) if view.total is None else view.total
+    return min(counted, COUNTED), counted > COUNTED
 
 
 FACETS = {"tool": "tool", "project": "project", "user_id": "user", "model": "model"}
-FACET_VALUES, FACET_SESSIONS = 30, 2000
+FACET_VALUES, FACET_SESSIONS = 30, 1000
 
 
 def list_facets(db, view):
     """{"facets": {name: [[value, sessions], …]}}, most frequent first; of the newest ones only where a view is narrowed."""
     narrowed = bool(view.filters or view.bounds or view.other)
     counted = narrowed_facets(db, view) if narrowed else team_facets(db, view)
-    facets = {shown: [] for shown in FACETS.values()}
-    for name, value, sessions in sorted(counted, key=lambda each: (-each[2], each[1])):
-        values = facets[FACETS[name]]
-        if len(values) < FACET_VALUES:
-            values.append([value, sessions])
+    facets = {shown: [[value, sessions] for value, sessions in sorted(counted[name].items(), key=lambda each: (-each[1], each[0]))
+                      [:FACET_VALUES]] for name, shown in FACETS.items()}
     facets["user"] = named_users(db, facets["user"])
-    seen = sum(sessions for name, _, sessions in counted if name == "tool")
-    return {"facets": facets, "facets_are_capped": narrowed and seen >= FACET_SESSIONS}
+    return {"facets": facets, "facets_are_capped": narrowed and sum(counted["tool"].values()) >= FACET_SESSIONS}
 
 
 def team_facets(db, view):
-    """[(name, value, sessions)] of whole teams, from the counters."""
-    return [tuple(row) for row in db.execute(f"""
-        SELECT f.name, f.value, sum(f.sessions) FROM ({view.teams}) t CROSS JOIN facets f
-         WHERE f.team_id = t.id AND f.name IN (VALUES {", ".join(["(?)"] * len(FACETS))}) AND f.sessions > 0
-         GROUP BY f.name, f.value
-    """, [*view.team_args, *FACETS])]
+    """{name: {value: sessions}} of whole teams, from the counters: the most frequent ones of each name."""
+    counted = {name: {} for name in FACETS}
+    for name, value, sessions in db.execute(" UNION ALL ".join(f"""
+            SELECT * FROM (
+                SELECT f.name, f.value, sum(f.sessions) AS n FROM ({view.teams}) t CROSS JOIN facets f
+                 WHERE f.team_id = t.id AND f.name = '{name}' AND f.sessions > 0
+                 GROUP BY f.value ORDER BY n DESC, f.value LIMIT {FACET_VALUES})""" for name in FACETS), view.team_args * len(FACETS)):
+        counted[name][value] = sessions
+    return counted
 
 
 def narrowed_facets(db, view):
-    """[(name, value, sessions)] of the newest sessions of a narrowed view."""
-    columns = {name: FILTERS[name] for name in FACETS}
+    """{name: {value: sessions}} of the newest sessions of a narrowed view."""
+    columns = [FILTERS[name] for name in FACETS]
     index = view.index or f"list_{view.lead}_recent"
-    rows = db.execute(f"""
-        SELECT {", ".join(columns.values())}, count(*) AS n FROM (
-            SELECT {columns_of("x", columns.values())} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+    # Each column as one JSON text: as rows they would take twice as long.
+    row, = db.execute(f"""
+        SELECT {", ".join(f"json_group_array({column})" for column in columns)} FROM (
+            SELECT {columns_of("x", columns)} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
              WHERE {view.in_team} AND {view.where} LIMIT ?)
-         GROUP BY {", ".join(columns.values())}
     """, [*view.team_args, *view.args, FACET_SESSIONS])
-    counted = {}
-    for row in rows:
-        for name, column in columns.items():
-            if row[column] is not None:
-                counted[name, row[column]] = counted.get((name, row[column]), 0) + row["n"]
-    return [(name, value, sessions) for (name, value), sessions in counted.items()]
+    return {name: Counter(value for value in json.loads(values) if value is not None) for name, values in zip(FACETS, row)}
 
 
 def named_users(db, counted):
@@ -3701,11 +3736,15 @@ def summary(row):
             "step_kinds": row["step_kinds"] and json.loads(row["step_kinds"])}
 
 
-def find_readable(db, reader, session_id):
-    """The whole row of a session that the caller may read.  Raises 404."""
+# Of a session: all that is known, and what it takes to read its events, which may be much less.
+WHOLE_ROW = f"{SUMMARY_COLUMNS}, t.name AS team_name, s.hail_id, s.header, s.stats, s.chain, s.body, s.sync_no"
+BODY_ROW = "s.id, s.revision, s.event_count, s.step_kinds, s.body"
+
+
+def find_readable(db, reader, session_id, columns=WHOLE_ROW):
+    """The row of a session that the caller may read.  Raises 404."""
     rows = db.execute(f"""
-        SELECT {SUMMARY_COLUMNS}, t.name AS team_name, s.hail_id, s.header, s.stats, s.chain, s.body, s.sync_no
-          FROM sessions s LEFT JOIN users u ON u.id = s.user_id JOIN teams t ON t.id = s.team_id
+        SELECT {columns} FROM sessions s LEFT JOIN users u ON u.id = s.user_id JOIN teams t ON t.id = s.team_id
          WHERE s.id = ? AND {READABLE}
     """, [session_id, reader and reader["id"]])
     if not rows:
@@ -4127,14 +4166,14 @@ def read_stored(db, reader, session_id, read):
 
     It is called again where the body was replaced between its row and its file."""
     for _ in range(4):
-        row = find_readable(db, reader, session_id)
+        row = find_readable(db, reader, session_id, BODY_ROW)
         with contextlib.suppress(BodyMissing):
             return read(db, row)
     raise BodyMissing
 
 
 def window(db, row):
-    """The JSON text of a window."""
+    """A window as JSON, in pieces: events are sent as they are stored."""
     cached(f"{row['id']}.{row['revision']}.{row['event_count']}.{sha256(request.query_string.encode()).hexdigest()[:16]}")
     limit = query_number("limit", 200, 1, 500)
     answer = {"total": row["event_count"], "revision": row["revision"]}
@@ -4146,7 +4185,8 @@ def window(db, row):
     answer |= {"from": start, "next": end if end < row["event_count"] and events else None,
                "previous": reach_back(db, row, start - 1, limit - 1, WINDOW_BLOCKS) if start > 0 else None}
     response.content_type = "application/json"
-    return json_text(answer)[:-1].encode() + b',"events":[' + b",".join(events) + b"]}"
+    separated = itertools.islice(itertools.chain.from_iterable(zip(itertools.repeat(b","), events)), 1, None)
+    return [json_text(answer)[:-1].encode(), b',"events":[', *separated, b"]}"]
 
 
 def reach_back(db, row, ordinal, count, blocks):
@@ -4160,20 +4200,19 @@ def reach_back(db, row, ordinal, count, blocks):
 
 def read_events(db, row, start, end):
     """(JSON texts of the events from `start`, ordinal behind the last): fewer than asked where blocks are full."""
-    blocks = load_extents(db, row, start, end)
     events = []
     with open_body(row["body"]) as file:
-        for block in blocks[:WINDOW_BLOCKS]:
+        for block in load_extents(db, row, start, end):
             first = block["first_ordinal"]
-            lines = inflate_block(file, block).split(b"\n")[:-1][max(0, start - first):max(0, end - first)]
-            events += map(shown, lines, range(start + len(events), end))
+            lines = inflate_lines(file, block, max(0, start - first), end - first)
+            events += map(shown, lines, itertools.count(start + len(events)))
     return events, start + len(events)
 
 
 def load_extents(db, row, start, end):
     """Where the events from `start` to before `end` lie, as they were when the row was read.  Raises BodyMissing."""
     blocks = db.execute("""
-        SELECT b.first_ordinal, b.event_count, b.raw_bytes, b.file_offset, b.file_bytes, s.body
+        SELECT b.first_ordinal, b.event_count, b.raw_bytes, b.file_offset, b.file_bytes, b.marks, s.body
           FROM sessions s LEFT JOIN blocks b ON b.session_id = s.id AND b.first_ordinal < ? AND b.first_ordinal >= coalesce(
                (SELECT max(first_ordinal) FROM blocks WHERE session_id = s.id AND first_ordinal <= ?), 0)
          WHERE s.id = ? ORDER BY b.first_ordinal LIMIT ?
@@ -4237,8 +4276,9 @@ def find_moment(db, row):
 def stored_event(db, row, ordinal):
     """One event, whole."""
     block, = load_extents(db, row, ordinal, ordinal + 1)
+    place = ordinal - block["first_ordinal"]
     with open_body(row["body"]) as file:
-        return json.loads(lines_of(inflate_block(file, block))[ordinal - block["first_ordinal"]])
+        return json.loads(*inflate_lines(file, block, place, place + 1))
 
 
 @app.get("/api/sessions/<session_id>/events/<ordinal:int>")
@@ -4262,7 +4302,7 @@ OUTLINE_ENTRIES = 5000
 @app.get("/api/sessions/<session_id>/outline")
 def outline(session_id, reader, db):
     """A session by its prompts: each with what happened until the next one."""
-    row = find_readable(db, reader, session_id)
+    row = find_readable(db, reader, session_id, BODY_ROW)
     limit = query_number("limit", OUTLINE_ENTRIES, 1, OUTLINE_ENTRIES)
     cached(f"{row['id']}.{row['revision']}.{row['event_count']}.outline.{limit}")
     turns = stored_turns(db, row, limit)
@@ -4297,7 +4337,7 @@ def stored_turns(db, row, limit):
 @app.get("/api/sessions/<session_id>/map")
 def session_map(session_id, reader, db):
     """Kind and flags of every event, one character each."""
-    row = find_readable(db, reader, session_id)
+    row = find_readable(db, reader, session_id, BODY_ROW)
     cached(f"{row['id']}.{row['revision']}.{row['event_count']}.map{' uncounted' * (row['step_kinds'] is None)}")
     marks = b"".join(block["marks"] for block in db.execute(
         "SELECT marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]))
@@ -4762,7 +4802,7 @@ ORDINALS_SHOWN = 10_000
 
 def search_session(session_id, reader, db):
     """All places in one session where a query's words are: their ordinals, and a page of them with text."""
-    row = find_readable(db, reader, session_id)
+    row = find_readable(db, reader, session_id, BODY_ROW)
     inside = db.execute("SELECT search_no, indexed_to FROM indexed WHERE session_id = ?", [session_id])
     asked = parse_query(query("q", ""))
     plan = plan_search(db, reader, asked, inside[0] if inside else {"search_no": 0})
@@ -6313,7 +6353,13 @@ class CappedParser(HTTPRequestParser):
 
 
 class AnswerBuffer(OverflowableBuffer):
-    """Waitress's buffer for what goes out: a large answer moves to a file, but on a full disk it stays in memory."""
+    """Waitress's buffer for what goes out: what is left of a large answer moves to a file, but on a full disk it stays in memory."""
+
+    def append(self, data):
+        if self.buf is None and not self.strbuf:
+            self.strbuf = data      # mostly all of it is sent at once, from here
+        else:
+            super().append(data)
 
     def _set_large_buffer(self):
         file = self.buf.getfile()

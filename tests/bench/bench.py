@@ -91,7 +91,7 @@ class Server(Process):
     def __init__(self, folder, key=None):
         self.port = free_port()
         super().__init__(SERVER, OPENSESSION_DATA_DIR=str(folder), PORT=str(self.port), OPENSESSION_LOG="warn")
-        self.calls = 0
+        self.served = []            # milliseconds of each answer, by what the server says itself
         self.folder, self.key, self.connection = Path(folder), key, http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         with contextlib.ExitStack() as failing:
             failing.callback(self.stop)
@@ -113,7 +113,6 @@ class Server(Process):
 
     def call(self, method, path, body=None, kind="application/json", connection=None):
         """The bytes of an answer; fails where it is an error."""
-        self.calls += 1
         headers = {"Content-Type": kind} if body is not None else {}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -121,16 +120,20 @@ class Server(Process):
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         answer = response.read()
+        self.served.append(float(response.headers["Server-Timing"].partition("dur=")[2]))
         if response.status >= 400:
             raise RuntimeError(f"{method} {path}: {response.status} {answer[:300]}")
         return answer
 
     @contextlib.contextmanager
-    def cpu_a_call(self):
-        """A function that tells, once the block has ended, what a call in it took: unlike the time, whatever else runs here."""
-        before, calls, each = self.cpu(), self.calls, []
-        yield lambda: f"; {each[0]:.1f} ms CPU each"
-        each.append((self.cpu() - before) * 1000 / max(1, self.calls - calls))
+    def inside(self):
+        """A function that tells, once the block has ended, what its calls took inside the server: until the answer was made,
+        and in CPU with sending it, which unlike the time does not depend on what else runs here."""
+        before, calls, told = self.cpu(), len(self.served), []
+        yield lambda: "".join(told)
+        served = self.served[calls:]
+        told.append("; in the server p50 {:.1f}, p95 {:.1f}, worst {:.0f} ms, ".format(*percentiles(served))
+                    + f"{(self.cpu() - before) * 1000 / len(served):.1f} ms CPU each")
 
     def get(self, path, **query):
         return json.loads(self.call("GET", path + ("?" + urllib.parse.urlencode(query) if query else "")))
@@ -142,6 +145,11 @@ class Server(Process):
         """Until everything that was sent can be searched."""
         if not eventually(lambda: self.get("/api/search", q="zzyzxq", limit=1)["indexing"] == 0, 3600):     # asking costs next to nothing
             raise RuntimeError("the index does not get ready")
+
+    def wait_for_rest(self):
+        """Until it does nothing any more by itself, as looking through all bodies after its start."""
+        if not eventually(lambda: cpu_over(lambda: time.sleep(0.5), self) < 0.05, 600):
+            raise RuntimeError("the server does not come to rest")
 
 
 class Bench:
@@ -171,6 +179,7 @@ class Bench:
         """A server with many sessions, all indexed."""
         server = self.kept_open(Server(self.team_data / "data", self.facts["key"]))
         server.wait_for_index()
+        server.wait_for_rest()
         return server
 
     @functools.cached_property
@@ -273,10 +282,10 @@ def lists(bench):
     for scope, (key, base) in scopes.items():
         for kind, views in (("one filter", singles), ("two filters", pairs)):
             found = []
-            with as_caller(server, key), server.cpu_a_call() as cpu:
+            with as_caller(server, key), server.inside() as inside:
                 for view, sort in itertools.product(views, ("recent", "popular", "longest")):
                     found += walk(server, {**base, **view, "sort": sort})
-            yield Measured(f"list, {scope}, {kind}", shown(found) + cpu(), "p50 2, p95 10 ms", versus_hello(bench, found))
+            yield Measured(f"list, {scope}, {kind}", shown(found) + inside(), "p50 2, p95 10 ms", versus_hello(bench, found))
 
 
 FILTER_NAMES = {"user": "user_id"}
@@ -319,14 +328,14 @@ def search(bench):
     for scope, filters in {"all 50 teams": {}, "big team": {"team": teams[0]}, "tiny team": {"team": teams[2]}}.items():
         for what, limit, goal in (("with snippets", 20, "p95 40 ms"), ("of one session", 1, "p95 20 ms")):
             found = {}
-            with server.cpu_a_call() as cpu:
+            with server.inside() as inside:
                 for name, words in {"rare": f'"{rare}"', **QUERIES}.items():
                     asked = " ".join([words, *(f"team:{value}" for value in filters.values())])
                     path = "/api/search?" + urllib.parse.urlencode({"q": asked, "limit": limit})
                     found[name] = timings(lambda: server.call("GET", path), 5)
             worst = max(found, key=lambda name: statistics.median(found[name]))
             every = sum(found.values(), [])
-            yield Measured(f"search {what}, {scope}", f"{shown(every)}{cpu()}; slowest: {worst}", goal,
+            yield Measured(f"search {what}, {scope}", f"{shown(every)}{inside()}; slowest: {worst}", goal,
                            f"p95 is {fraction(percentiles(every)[1], like, 'LIKE')}")
 
 
@@ -346,11 +355,11 @@ def windows(bench):
     read = timings(lambda: bench.large_hail.read_bytes())[0]
     for name, session, most in (("large session", large, total), ("small session", small, 200)):
         found = []
-        with server.cpu_a_call() as cpu:
+        with server.inside() as inside:
             for _ in range(150):
                 path = f"/api/sessions/{session}/events?limit=200&from={chance.randrange(most)}"
                 found += timings(lambda: server.call("GET", path))
-        yield Measured(f"window of 200 events, {name}", shown(found) + cpu(), "p95 6 ms, the same",
+        yield Measured(f"window of 200 events, {name}", shown(found) + inside(), "p95 6 ms, the same",
                        f"p95 is {fraction(percentiles(found)[1], read, 'reading the file')}")
     for what in ("outline", "map"):
         found = timings(lambda: server.call("GET", f"/api/sessions/{large}/{what}"), 20)
