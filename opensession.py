@@ -62,7 +62,7 @@ import waitress
 from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask
 from waitress.utilities import BadRequest, Error
@@ -1664,8 +1664,17 @@ def endings(db, asked, beginning):
 # Requests: who calls
 # ---------------------------------------------------------------------------
 
-COOKIE = "opensession"
 COOKIE_DAYS = 30
+
+
+def cookie_name():
+    """Over https a name that no other host or port of the same site can set in our place."""
+    return "__Host-opensession" if settings.base_url.startswith("https://") else "opensession"
+
+
+def cookie():
+    """The log-in that the browser shows, if any."""
+    return request.get_cookie(cookie_name())
 
 
 class Arguments:
@@ -1715,7 +1724,7 @@ def signed_in(db, route):
     if header:
         user = user_of_key(db, header.removeprefix("Bearer ").strip() if header.startswith("Bearer ") else "")
     else:
-        user = user_of_cookie(db, request.get_cookie(COOKIE))
+        user = user_of_cookie(db, cookie())
     request.environ["opensession.user"] = user["id"]
     if not scope_fits(user["scope"], route):
         raise problem(403, f"this key may only {user['scope']}; use one with the scope full")
@@ -1729,7 +1738,7 @@ def sent(name, default=""):
 
 def has_credentials():
     """Whether the caller claims to be somebody."""
-    return bool(sent("Authorization") or request.get_cookie(COOKIE))
+    return bool(sent("Authorization") or cookie())
 
 
 USER_COLUMNS = "u.id, u.nickname, u.is_admin, u.created_at, k.id AS key_id, k.scope, k.prefix AS key_prefix, k.name AS key_name"
@@ -1937,7 +1946,7 @@ def check_origin():
     known = (host, urllib.parse.urlsplit(settings.base_url).netloc)
     if origin and origin.partition("://")[2] not in known:
         raise problem(403, "this request comes from another site")
-    if not origin and request.get_cookie(COOKIE) and sent("Sec-Fetch-Site") != "same-origin":
+    if not origin and cookie() and sent("Sec-Fetch-Site") != "same-origin":
         raise problem(403, "a browser's request must say where it comes from")
 
 
@@ -2011,19 +2020,55 @@ def inflate(pieces):
 
 def body_lines(limit):
     """Yield the lines of the body, each with its line end; blank ones are left out."""
-    rest = bytearray()
-    for piece in body_pieces(limit):
-        *lines, last = piece.split(b"\n")
-        for line in lines:
-            rest += line
-            if rest.strip():
-                yield bytes(rest.rstrip(b"\r")) + b"\n"
-            rest.clear()
-        rest += last
-        if len(rest) > LINE_BYTES:
+    with contextlib.closing(LineStart()) as start:
+        for piece in body_pieces(limit):
+            *lines, last = piece.split(b"\n")
+            for line in lines:
+                if line := start.completed(line):
+                    yield line
+            start.add(last)
+        if line := start.completed(b""):
+            yield line
+
+
+class LineStart:
+    """The beginning of a line that has not ended yet.  A long one waits in a file: most of them are bombs."""
+
+    IN_MEMORY = 4 << 20
+
+    def __init__(self):
+        self._held, self._file, self._size = bytearray(), None, 0
+
+    def add(self, piece):
+        """Hold a piece of the line.  Raises 413 where it is too long."""
+        self._held += piece
+        self._size += len(piece)
+        if self._size > LINE_BYTES:
             raise problem(413, f"a line is longer than {LINE_BYTES >> 20} MiB")
-    if rest.strip():
-        yield bytes(rest.rstrip(b"\r")) + b"\n"
+        if len(self._held) > self.IN_MEMORY:
+            self._file = self._file or tempfile.TemporaryFile()
+            self._file.write(self._held)
+            self._held.clear()
+
+    def completed(self, end):
+        """The whole line with its line end, or b"" where it is blank; another one may begin."""
+        line = (self._read_file() + self._held + end).rstrip(b"\r")
+        self._held.clear()
+        self._size = 0
+        return bytes(line) + b"\n" if line.strip() else b""
+
+    def _read_file(self):
+        if not self._file:
+            return b""
+        self._file.seek(0)
+        start = self._file.read()
+        self.close()
+        return start
+
+    def close(self):
+        if self._file:
+            self._file.close()
+        self._file = None
 
 
 def parse_json(data, where="the body"):
@@ -2492,7 +2537,7 @@ def regenerate_key(user, db):
     key_id = user["key_id"] if sent("Authorization") else default_key(db, user)
     key = new_key()
     db.batch([
-        ("DELETE FROM logins WHERE key_id = ? AND hash <> ?", [key_id, secret_hash(request.get_cookie(COOKIE, ""))]),
+        ("DELETE FROM logins WHERE key_id = ? AND hash <> ?", [key_id, secret_hash(cookie() or "")]),
         ("UPDATE api_keys SET hash = ?, prefix = ?, last_used_on = NULL WHERE id = ?", [secret_hash(key), key[:8], key_id]),
         audited(user["id"], "key.regenerate", key_id),
     ])
@@ -2519,16 +2564,21 @@ def login(db):
          [secret_hash(token), user["id"], user["key_id"], now(), utc_text(until)]),
         audited(user["id"], "login"),
     ])
-    response.set_cookie(COOKIE, token, path="/", httponly=True, samesite="lax", max_age=COOKIE_DAYS * 86400,
-                        secure=settings.base_url.startswith("https://"))
+    set_cookie(token, COOKIE_DAYS * 86400)
     return {"user_id": user["id"], "nickname": user["nickname"], "is_admin": bool(user["is_admin"])}
+
+
+def set_cookie(value, seconds):
+    """Give the browser a log-in for so long."""
+    response.set_cookie(cookie_name(), value, path="/", httponly=True, samesite="lax", max_age=seconds,
+                        secure=settings.base_url.startswith("https://"))
 
 
 @app.post("/api/auth/logout")
 def logout(db):
     """Sign this browser out."""
-    db.batch([("DELETE FROM logins WHERE hash = ?", [secret_hash(request.get_cookie(COOKIE, ""))])])
-    response.delete_cookie(COOKIE, path="/")
+    db.batch([("DELETE FROM logins WHERE hash = ?", [secret_hash(cookie() or "")])])
+    set_cookie("", -1)
     response.status = 204
 
 
@@ -2539,7 +2589,7 @@ def list_logins(user, db):
         SELECT l.created_at, l.last_used_on, l.expires_at, k.name AS key_name, l.hash = ? AS current
           FROM logins l JOIN api_keys k ON k.id = l.key_id
          WHERE l.user_id = ? AND l.expires_at > ? ORDER BY l.created_at DESC
-    """, [secret_hash(request.get_cookie(COOKIE, "")), user["id"], now()])
+    """, [secret_hash(cookie() or ""), user["id"], now()])
     return {"logins": [{**row, "current": bool(row["current"])} for row in rows]}
 
 
@@ -2547,7 +2597,7 @@ def list_logins(user, db):
 def end_logins(user, db):
     """Sign the caller out everywhere."""
     db.batch([("DELETE FROM logins WHERE user_id = ?", [user["id"]]), audited(user["id"], "logout.everywhere", user["id"])])
-    response.delete_cookie(COOKIE, path="/")
+    set_cookie("", -1)
     response.status = 204
 
 
@@ -2630,7 +2680,7 @@ def remove_user(user_id, user, db):
         raise problem(422, "sessions must be delete or keep", field="sessions")
     delete_user(db, user_id, user["id"], with_sessions=query("sessions") == "delete")
     if user_id == user["id"]:
-        response.delete_cookie(COOKIE, path="/")
+        set_cookie("", -1)
     response.status = 204
 
 
@@ -3281,6 +3331,7 @@ def append_events(session_id, user, db):
     """Append events, or replace all from an ordinal on; 409 with what is here where the base differs."""
     require_room()
     known = own_session(db, user, session_id)
+    uploading_team(db, user, known["team_id"])
     growth = read_growth(known)
     if growth["team_id"]:
         uploading_team(db, user, growth["team_id"])
@@ -3874,11 +3925,10 @@ def delete_session(session_id, user, db):
     row = find_readable(db, user, session_id)
     doomed = [dict(each) for each in db.execute(FAMILY, [session_id])]
     with conflict_is(403, "only the uploader and the team's admins can delete a session"):
-        db.batch([must(MAY_CHANGE, row["id"], *[user["id"]] * 3),
-                  *(statement for each in doomed for statement in burial(each)),
-                  audited(user["id"], "session.delete", session_id, row["team_id"])])
-    for each in doomed:
-        release_body(db, each["body"])
+        results = db.batch([must(MAY_CHANGE, row["id"], *[user["id"]] * 3),
+                            *(statement for each in doomed for statement in burial(each)),
+                            audited(user["id"], "session.delete", session_id, row["team_id"])])
+    release_bodies(db, results)
     response.status = 204
 
 
@@ -3893,13 +3943,13 @@ FAMILY = """
 
 
 def burial(row):
-    """The statements that delete one session and remember that it was."""
+    """The statements that delete one session and remember that it was; the last one returns its body, which may be newer than `row`."""
     return [
         *removal(row),
         ("""INSERT OR IGNORE INTO tombstones (user_id, tool, hail_id, deleted_at)
             SELECT ?, ?, ?, ? WHERE ? IS NOT NULL""",
          [row["user_id"], row["tool"], row["hail_id"], now(), row["user_id"]]),
-        ("DELETE FROM sessions WHERE id = ?", [row["id"]]),
+        ("DELETE FROM sessions WHERE id = ? RETURNING body", [row["id"]]),
     ]
 
 
@@ -3919,7 +3969,7 @@ def mass_burial(condition, value, remembered=True):
 
 
 def release_bodies(db, results):
-    """Let the bodies go that a batch with a mass_burial returned."""
+    """Let the bodies go that a batch with burials returned."""
     for row in itertools.chain(*results):
         if "body" in row.keys():
             release_body(db, row["body"])
@@ -4251,10 +4301,20 @@ def find_event(db, row, event_id):
     """The ordinal of the event with an id, by the marks beside the body.  Raises 404."""
     wanted = zlib.crc32(event_id.encode("utf-8", "replace"))
     for block in db.execute("SELECT first_ordinal, marks FROM blocks WHERE session_id = ? ORDER BY first_ordinal", [row["id"]]):
-        for number, (crc, *_) in enumerate(MARK.iter_unpack(block["marks"])):
-            if crc == wanted and stored_event(db, row, block["first_ordinal"] + number)["event_id"] == event_id:
-                return block["first_ordinal"] + number
+        alike = [number for number, (crc, *_) in enumerate(MARK.iter_unpack(block["marks"])) if crc == wanted]
+        if alike:           # the block is read once, however many were made to look alike
+            lines = block_lines(db, row, block["first_ordinal"])
+            for number in alike:
+                if json.loads(lines[number])["event_id"] == event_id:
+                    return block["first_ordinal"] + number
     raise problem(404, "event not found", field="around")
+
+
+def block_lines(db, row, first):
+    """All lines of the block that begins with an ordinal.  Raises BodyMissing."""
+    block, = load_extents(db, row, first, first + 1)
+    with open_body(row["body"]) as file:
+        return lines_of(inflate_block(file, block))
 
 
 def find_moment(db, row):
@@ -5872,6 +5932,7 @@ def index_findings():
     try:
         with contextlib.closing(sqlite3.connect("", uri=True, isolation_level=None)) as copy:
             copy.execute("ATTACH ? AS here", [read_only_uri(settings.data_dir / DATABASE)])
+            copy.execute("BEGIN")       # all its tables as they are at one moment, while others write
             copy.execute(copy.execute("SELECT sql FROM here.sqlite_master WHERE name = 'search_index'").fetchone()[0])
             for table, in copy.execute("SELECT name FROM sqlite_master WHERE name GLOB 'search_index_*' AND type = 'table'").fetchall():
                 copy.execute(f"DELETE FROM main.{table}")
@@ -6092,7 +6153,7 @@ def export_user(nickname, dest):
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            sessions = [zip_session(archive, row) for row in db.execute(OWN_SESSIONS, [user_id])]
+            sessions = list(filter(None, (zip_session(archive, row) for row in db.execute(OWN_SESSIONS, [user_id]))))
             archive.writestr("account.json", json.dumps({**account_facts(user_id), "sessions": sessions}, ensure_ascii=False, indent=1))
         os.rename(part, dest)
     finally:
@@ -6128,15 +6189,23 @@ def account_facts(user_id):
 
 
 def zip_session(archive, row):
-    """Put a session into an archive, piece by piece; its facts, with `file` None where the body is lost."""
+    """Put a session into an archive, piece by piece; its facts, with `file` None where the body is lost.  None where it was deleted meanwhile."""
     tool = re.sub(r"[^\w.-]", "_", row["tool"])
     name = f"sessions/{tool}/{row['created_at'][:10]}-{row['id']}.hail.jsonl"
-    try:
-        with stored_file(stored_rows(db, row["id"])) as stored, archive.open(name, "w", force_zip64=True) as file:
-            shutil.copyfileobj(stored, file, 1 << 16)
-    except BodyMissing:
-        name = None
-    return {**row, "file": name}
+    seen, body = None, body_of(row["id"])
+    while body and body != seen:        # one that was replaced between its row and its file is read again
+        with contextlib.suppress(BodyMissing), stored_file(stored_rows(db, row["id"])) as stored:
+            with archive.open(name, "w", force_zip64=True) as file:
+                shutil.copyfileobj(stored, file, 1 << 16)
+            return {**row, "file": name}
+        seen, body = body, body_of(row["id"])
+    return {**row, "file": None} if body else None
+
+
+def body_of(session_id):
+    """The name of the body that a session has now; None where there is no such session."""
+    rows = db.execute("SELECT body FROM sessions WHERE id = ?", [session_id])
+    return rows[0]["body"] if rows else None
 
 
 def show_audit(limit):
@@ -6332,6 +6401,9 @@ class CappedParser(HTTPRequestParser):
 
     def parse_header(self, header_plus):
         super().parse_header(header_plus)
+        # A proxy in front may take the other one of two lengths, and the rest for another request.
+        if "TRANSFER_ENCODING" in self.headers or self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("the length of the body is given in two ways, or in one that HTTP/1.0 does not know")
         if self.chunked:
             self.body_rcv = CappedChunks(self.body_rcv.buf)
 
@@ -6375,6 +6447,7 @@ class JsonErrorTask(ErrorTask):
 
     def execute(self):
         error, request_id = self.request.error, secrets.token_hex(8)
+        log.info("refused before it was read: %s %s id=%s", error.code, error.reason, request_id)
         body = json_text({"error": f"{error.reason}: {error.body}", "request_id": request_id}).encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers += [*HEADERS.items(), ("X-Request-Id", request_id), ("Content-Length", str(len(body))),

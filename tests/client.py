@@ -36,6 +36,7 @@ from wsgiref.headers import Headers
 import opensession
 
 SERVER = Path(opensession.__file__).resolve()
+PATIENCE = 300      # seconds: what is waited for comes sooner or never, but a machine may be very busy
 
 
 class Answer:
@@ -250,7 +251,7 @@ def server_process(folder, *arguments, server=SERVER, **settings):
 def command(folder, *arguments, **settings):
     """A command of opensession.py run to its end: `code`, what it `said`, what it `complained`."""
     process = server_process(folder, *map(str, arguments), **settings)
-    said, complained = process.communicate(timeout=120)
+    said, complained = process.communicate(timeout=PATIENCE)
     return SimpleNamespace(code=process.returncode, said=said, complained=complained)
 
 
@@ -277,7 +278,8 @@ def killed_command(folder, function, at, *arguments):
 def running_server(folder, **settings):
     """A process that serves until the block ends; `port` says where, `exchange` talks to it; see server_process."""
     port = free_port()
-    process = server_process(folder, PORT=str(port), **settings)
+    # Of each request a line: nobody reads them from the pipe, which then is full one day, and the server waits.
+    process = server_process(folder, **{"PORT": str(port), "OPENSESSION_LOG": "warn", **settings})
     try:
         process.port = port
         process.exchange = lambda data, **more: exchange(port, data, **more)
@@ -288,7 +290,7 @@ def running_server(folder, **settings):
         process.communicate()
 
 
-def call(port, method, path, body=None, key=None, seconds=60, **headers):
+def call(port, method, path, body=None, key=None, seconds=PATIENCE, **headers):
     """An Answer over a socket; `body` is bytes or an open file; `Content_Type=…` and so on are headers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -303,11 +305,13 @@ def call(port, method, path, body=None, key=None, seconds=60, **headers):
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    """A port that the system gives to nobody else for a minute: until then the end of a connection lingers on it."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        server.accept()[0].close()      # who closes first is who lingers
         return server.getsockname()[1]
 
 
-def wait_for_port(process, seconds=10):
+def wait_for_port(process, seconds=PATIENCE):
     """Return when somebody listens; fail when the process ends before."""
     until = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < until:
@@ -319,7 +323,15 @@ def wait_for_port(process, seconds=10):
     raise AssertionError(f"no server: {process.communicate()}")
 
 
-def exchange(port, data, seconds=5):
+def eventually(condition, seconds=PATIENCE):
+    """Wait until a condition gives something true; return it, or what it gave last."""
+    end = time.monotonic() + seconds
+    while not (result := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return result
+
+
+def exchange(port, data, seconds=30):
     """Send raw bytes, return all that comes back until the server closes or is silent for some seconds."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), seconds) as connection:

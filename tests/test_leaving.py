@@ -3,7 +3,7 @@
 import unittest
 
 import opensession
-from client import Client, ServerCase, new_session
+from client import Client, ServerCase, new_event, new_session
 
 
 class LeavingCase(ServerCase):
@@ -46,6 +46,8 @@ class LeavingATeam(LeavingCase):
         self.check(self.una.get(f"/api/sessions/{self.parent}"), 404)
         self.assertEqual((self.listed(self.una), self.found(self.una)), (set(), set()))
         self.check(self.una.post("/api/sessions", {"session": new_session(), "team_id": self.team}), 403)
+        told = self.una.post(f"/api/sessions/{self.parent}/events", {"events": [new_event()], "base_revision": 99})
+        self.assertNotIn("chain", self.check(told, 403).json)
         self.assertEqual(self.listed(), {self.parent, self.theirs})
         self.assertEqual(self.acts("member.leave")[1:], [(self.una.user_id, self.una.user_id, self.team)])
         self.check(self.leave(self.una), 404)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sqlite3
-import time
 import unittest
 import zipfile
 from contextlib import closing, redirect_stdout
@@ -14,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import opensession
-from client import Client, ServerCase, call, command, hail_file, new_event, new_session, running_server
+from client import Client, ServerCase, call, command, eventually, hail_file, new_event, new_session, running_server
 
 FIRST_SCHEMA = Path(__file__).parent / "fixtures/schema-1.sql"
 
@@ -218,10 +217,7 @@ class Retention(OperationsCase):
         self.keep(30)
         self._stop()
         with running_server(self.folder, OPENSESSION_LOG="warn") as server:
-            until = time.monotonic() + 10
-            while (total := call(server.port, "GET", "/api/sessions", key=self.ada.key).json["total"]) > 1 and time.monotonic() < until:
-                time.sleep(0.05)
-        self.assertEqual(total, 1)
+            self.assertTrue(eventually(lambda: call(server.port, "GET", "/api/sessions", key=self.ada.key).json["total"] == 1))
 
 
 class Garbage(OperationsCase):

@@ -340,9 +340,9 @@ class Speed(unittest.TestCase):
 
     @staticmethod
     def seconds(text):
-        started = time.perf_counter()
+        started = time.thread_time()
         Redactor().redact_text(text)        # that tries every rule
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 import opensession
-from client import Client, ServerCase, call, new_event, new_session, running_server, server_process
+from client import PATIENCE, Client, ServerCase, call, eventually, new_event, new_session, running_server, server_process
 from hypothesis import given, settings, strategies as st
 
 CORPUS = Path(os.environ.get("OPENSESSION_CORPUS") or Path(opensession.__file__).parent / "../shared/corpus")
@@ -497,18 +497,15 @@ class AServerThatRuns(SearchCase):
                             Content_Type="application/json"), 201)
             self.wait_for_hit(server, key)
             again = server_process(self.folder, "reindex")
-            self.assertIn("all 1 sessions are indexed", again.communicate(timeout=30)[0])
+            self.assertIn("all 1 sessions are indexed", again.communicate(timeout=PATIENCE)[0])
             self.wait_for_hit(server, key)
         alone = server_process(self.folder, "reindex")
-        self.assertEqual(alone.communicate(timeout=30)[0].splitlines()[-1], "all 1 sessions are indexed")
+        self.assertEqual(alone.communicate(timeout=PATIENCE)[0].splitlines()[-1], "all 1 sessions are indexed")
         self.restart()
         self.assertEqual(len(self.answer("needle")["hits"]), 1)
 
-    def wait_for_hit(self, server, key, seconds=10):
-        until = time.monotonic() + seconds
-        while not call(server.port, "GET", "/api/search?q=needle", key=key).json["hits"]:
-            self.assertLess(time.monotonic(), until, "it is not indexed")
-            time.sleep(0.05)
+    def wait_for_hit(self, server, key):
+        self.assertTrue(eventually(lambda: call(server.port, "GET", "/api/search?q=needle", key=key).json["hits"]), "it is not indexed")
 
     def test_the_pieces_of_an_index_are_joined_without_harm(self):
         for number in range(30):
@@ -524,11 +521,9 @@ class AServerThatRuns(SearchCase):
         thread = threading.Thread(target=opensession.keep_index, args=[opensession.db, stopped])
         thread.start()
         session_id = self.store("needle")
-        until = time.monotonic() + 10
-        while not self.answer("needle")["hits"] and time.monotonic() < until:
-            time.sleep(0.02)
+        eventually(lambda: self.answer("needle")["hits"])
         stopped.set()
-        thread.join(5)
+        thread.join(PATIENCE)
         self.assertFalse(thread.is_alive())
         self.assertEqual(self.answer("needle")["hits"][0]["session"]["id"], session_id)
 

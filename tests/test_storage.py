@@ -479,7 +479,7 @@ class FullAndReadOnlyDisks(ServerCase):
             answer = client.call(server.port, "POST", "/api/sessions", body, key=key, Content_Type="application/json")
             self.assertIn(answer.json["status"], ("unchanged", "updated"))
             server.send_signal(signal.SIGTERM)
-            server.wait(10)
+            server.wait(client.PATIENCE)
         self.assertFalse((disk / "data/opensession.db-wal").exists())
 
     def process(self, code):

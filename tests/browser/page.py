@@ -20,7 +20,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from client import running_server
+from client import PATIENCE, running_server
 from demo import demo_server
 from selenium import webdriver
 from selenium.common.exceptions import (ElementClickInterceptedException, ElementNotInteractableException,
@@ -72,7 +72,7 @@ def call(address, method, path, value=None, body=None, type="application/json", 
     if key:
         request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
         raise OSError(f"{method} {path}: {error.code} {error.read()[:300]!r}") from None
@@ -141,10 +141,10 @@ class PageCase(unittest.TestCase):
     def all(self, css):
         return self.driver.find_elements(By.CSS_SELECTOR, css)
 
-    def one(self, css, text=None, seconds=10):
+    def one(self, css, text=None):
         """The first element that fits, once it is there; with `text`, the first that shows it."""
         return self.until(lambda: next((each for each in self.all(css) if text is None or text in each.text), None),
-                          f"{css} {text or ''}", seconds)
+                          f"{css} {text or ''}")
 
     see = one
 
@@ -155,9 +155,9 @@ class PageCase(unittest.TestCase):
     def gone(self, css):
         self.until(lambda: not self.all(css), f"no {css}")
 
-    def until(self, condition, what, seconds=10):
+    def until(self, condition, what):
         """The condition's first true value; fails with what the page shows instead."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             with contextlib.suppress(*REDRAWN):
                 value = condition()

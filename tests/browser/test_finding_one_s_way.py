@@ -1,6 +1,5 @@
 """The page of a session as a person uses it: levels of detail, outline, map, search, filters, keys, a session that grows."""
 
-import time
 from datetime import datetime, timedelta, timezone
 
 from client import new_event, new_session
@@ -106,9 +105,10 @@ class GoingThere(OneSession):
 
     def test_coming_back_finds_the_place(self):
         self.open()
+        start = self.place()
         self.click(".outline a", "harbour 25")
         self.see(".prompt", "Look at harbour 25")
-        time.sleep(0.6)                 # the place is written down once the scrolling has ended
+        self.until(lambda: start != self.place() == self.run_js("return history.state?.place"), "the place to be written down")
         self.click("header.top a.name")
         self.see(".sessions")
         self.driver.back()
@@ -116,10 +116,15 @@ class GoingThere(OneSession):
         self.until(lambda: 0 <= self.run_js("return [...document.querySelectorAll('.prompt')].find(p => p.innerText.includes('harbour 25'))?.getBoundingClientRect().top ?? -1") < 500, "the place")
 
 
+    def place(self):
+        """The ordinal that the bar shows."""
+        return int(self.one(".where").text.split()[0].replace(",", "")) - 1
+
+
 class Finding(OneSession):
     def indexed(self):
         """Wait until the session can be searched."""
-        self.until(lambda: call(self.address, "GET", f"/api/sessions/{self.session}/events?q=mended", key=self.key).get("hits"), "the index", seconds=20)
+        self.until(lambda: call(self.address, "GET", f"/api/sessions/{self.session}/events?q=mended", key=self.key).get("hits"), "the index")
 
     def test_the_search_counts_and_leads_from_hit_to_hit(self):
         self.indexed()
@@ -217,7 +222,7 @@ class Growing(OneSession):
             late = new_event("AgentMessage", f"News number {number}.")
             late["timestamp"] = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
             call(self.address, "POST", f"/api/sessions/{session}/events", {"events": [late]}, key=self.key)
-            self.see(".reply", f"News number {number}.", seconds=20)
+            self.see(".reply", f"News number {number}.")
             self.until(lambda: self.run_js("return innerHeight + scrollY > document.documentElement.scrollHeight - 150"), "the end in sight")
         self.assertEqual(self.all("button.unseen-events"), [])
 

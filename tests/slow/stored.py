@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from client import SERVER, call, free_port, wait_for_port
+from client import PATIENCE, SERVER, call, free_port, wait_for_port
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def litter(data):
     return there ^ named
 
 
-def litter_after(data, seconds=5):
+def litter_after(data, seconds=PATIENCE):
     """What litter is left when a sweep has had its time."""
     until = time.monotonic() + seconds
     while (found := litter(data)) and time.monotonic() < until:

@@ -1,8 +1,10 @@
-"""Backups made while sessions come in, grow, are replaced and deleted: each restores to one moment, whole.
+"""What operators do while sessions come in, grow, are replaced and deleted: backups restore to one moment, whole; check
+finds nothing wrong, and export leaves nothing out.
 
 `make backup-test N=20` says how many rounds; the fast form here does a few."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -13,9 +15,12 @@ import tempfile
 import threading
 import time
 import unittest
+import zipfile
 from pathlib import Path
 
 from client import call, command, hail_file, new_event, new_session, running_server
+from figures import reached
+from stored import litter_after
 
 ROUNDS = int(os.environ.get("N") or 3)
 WRITERS = 4
@@ -73,6 +78,34 @@ class Load(threading.Thread):
         self.states.setdefault(name, set()).add(hashlib.sha256(b"".join(lines)).digest())
 
 
+class Rivals(threading.Thread):
+    """Replaces one session again and again while another thread deletes it, as two clients of one account may."""
+
+    def __init__(self, port, key, name, working):
+        super().__init__()
+        self.send = functools.partial(call, port, key=key, Content_Type="application/jsonl")
+        self.name_of, self.working, self.stopped, self.count, self.problems = name, working, threading.Event(), 0, []
+
+    def run(self):
+        deleter = threading.Thread(target=self.delete)
+        deleter.start()
+        while self.working.wait() and not self.stopped.is_set():
+            self.count += 1
+            session = new_session(self.name_of, events=[new_event(text=f"{self.count} " + "word " * 20_000)], title=self.name_of)
+            self.note(self.send("POST", "/api/sessions?restore=1", hail_file(session)), 200, 201, 410)
+        deleter.join()
+
+    def delete(self):
+        while not self.stopped.is_set():
+            for session in self.send("GET", "/api/sessions?per_page=100").json["sessions"]:
+                if session["title"] == self.name_of:
+                    self.note(self.send("DELETE", f"/api/sessions/{session['id']}"), 204, 403, 404)
+
+    def note(self, answer, *expected):
+        if answer.status not in expected:
+            self.problems.append(answer)
+
+
 class BackupsUnderLoad(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -92,7 +125,33 @@ class BackupsUnderLoad(unittest.TestCase):
                     self.assertEqual(made.code, 0, made)
                     sessions += self.check_restored(number, writers)
                     sound += 1
-        print(f"{sound} of {ROUNDS} backups under {sum(writer.count for writer in writers)} writes restored whole, {sessions} sessions compared")
+        reached("backup", f"{sound} of {ROUNDS} backups under {sum(writer.count for writer in writers)} writes restored whole, {sessions} sessions compared")
+
+    def test_check_finds_nothing_wrong_and_export_leaves_nothing_out(self):
+        with running_server(self.folder, OPENSESSION_LOG="warn") as server:
+            key = call(server.port, "POST", "/api/register", b'{"nickname":"ada"}', Content_Type="application/json").json["api_key"]
+            working = threading.Event()
+            working.set()
+            writers = [Load(server.port, key, seed, working) for seed in range(WRITERS)]
+            rivals = [Rivals(server.port, key, f"contested-{number}", working) for number in range(2)]
+            with self.loaded([*writers, *rivals], working):
+                for number in range(3 * ROUNDS):
+                    checked = command(self.folder, "check", *["--read-data"] * (number % 2))
+                    self.assertEqual(checked.code, 0, checked)
+                    self.assertEqual(command(self.folder, "gc").code, 0)
+                    exported = command(self.folder, "export", "ada", self.folder / f"{number}.zip")
+                    self.assertEqual(exported.code, 0, exported)
+                    self.check_exported(self.folder / f"{number}.zip", writers)
+            self.assertEqual(litter_after(self.folder / "data"), set())
+
+    def check_exported(self, path, writers):
+        """Fail unless every session in an archive is as its writer once had it."""
+        states = {name: states for writer in writers for name, states in dict(writer.states).items()}
+        with zipfile.ZipFile(path) as archive:
+            for session in json.loads(archive.read("account.json"))["sessions"]:
+                lines = archive.read(session["file"]).splitlines(keepends=True)[1:-1]
+                if session["session_id"] in states:
+                    self.assertIn(hashlib.sha256(b"".join(lines)).digest(), states[session["session_id"]], session)
 
     @contextlib.contextmanager
     def loaded(self, writers, working):

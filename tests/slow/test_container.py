@@ -11,7 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from client import call, free_port, hail_file, new_session, wait_for_port
+from client import PATIENCE, call, free_port, hail_file, new_session, wait_for_port
 from test_deploy import ROOT, dockerfile, rest_of
 
 # A user without rights cannot run a Python below a home folder that it may not enter; Debian's own will do.
@@ -77,7 +77,7 @@ class Container(unittest.TestCase):
         server = self.start(rest_of("CMD"))
         server.port = int(self.port)
         self.addCleanup(server.kill)
-        wait_for_port(server, 20)
+        wait_for_port(server)
         self.assertTrue(self.healthy())
         # From outside a container, nobody is on loopback: so says compose's OPENSESSION_SETUP; here we are, and need no token.
         key = call(server.port, "POST", "/api/register", b'{"nickname":"ada"}', Content_Type="application/json").json.get("api_key")
@@ -88,7 +88,7 @@ class Container(unittest.TestCase):
         if self.user:
             self.assertEqual({path.stat().st_uid for path in [self.root / "data", *(self.root / "data").rglob("*")]}, {self.user["user"]})
         server.send_signal(signal.SIGTERM)
-        self.assertEqual(server.wait(20), 0)
+        self.assertEqual(server.wait(PATIENCE), 0)
         self.assertFalse(self.healthy())
 
     def register_with_token(self, server):
