@@ -518,6 +518,76 @@ MIGRATIONS = [[
     session_id    TEXT PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
     rules_version INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID""",
+    # A search index whose rowids are closer together; it is made anew.
+    *(f"DROP TRIGGER {name}" for name in ("session_added", "session_removed")),
+    *(f"DROP TABLE {name}" for name in ("search_index", "indexed", "unindexed")),
+    "CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', columnsize = 0, tokenize = 'ascii')",
+    """CREATE TABLE indexed (
+    search_no  INTEGER PRIMARY KEY,
+    room       INTEGER NOT NULL,
+    session_id TEXT UNIQUE,
+    team_id    TEXT NOT NULL,
+    indexed_to INTEGER NOT NULL DEFAULT 0,
+    pending    INTEGER NOT NULL DEFAULT 1,
+    scope      TEXT NOT NULL DEFAULT '',
+    title      TEXT,
+    about      TEXT
+) STRICT""",
+    "CREATE INDEX indexed_pending ON indexed (search_no) WHERE pending > 0",
+    """CREATE TABLE unindexed (
+    no            INTEGER PRIMARY KEY,
+    search_no     INTEGER NOT NULL,
+    room          INTEGER NOT NULL,
+    scope         TEXT NOT NULL,
+    title         TEXT,
+    about         TEXT,
+    body          TEXT NOT NULL,
+    file_bytes    INTEGER NOT NULL,
+    file_offset   INTEGER NOT NULL,
+    block_ordinal INTEGER NOT NULL,
+    first_ordinal INTEGER NOT NULL,
+    end_ordinal   INTEGER NOT NULL
+) STRICT""",
+    "CREATE INDEX unindexed_bodies ON unindexed (body)",
+    "CREATE INDEX unindexed_places ON unindexed (search_no)",
+    "CREATE VIEW placing AS SELECT id AS session_id, team_id, created_at, event_count FROM sessions",
+    """CREATE TRIGGER place_session INSTEAD OF INSERT ON placing BEGIN
+    UPDATE indexed SET session_id = NULL, team_id = '', pending = 0 WHERE session_id = new.session_id;
+    INSERT INTO indexed (session_id, team_id, room, search_no)
+    WITH wanted (no, room) AS (
+        SELECT min(max(CAST(strftime('%s', new.created_at) AS INTEGER), 0), 4294967295) * 256,
+               256 << (SELECT min(column1) FROM (VALUES (0), (2), (4), (6), (8), (10), (12), (14), (16), (18))
+                        WHERE 256 << column1 > new.event_count))
+    SELECT new.session_id, new.team_id, w.room, CASE
+           WHEN coalesce((SELECT search_no + room FROM indexed WHERE search_no < w.no + w.room ORDER BY search_no DESC LIMIT 1), 0)
+                <= w.no THEN w.no ELSE
+           (SELECT i.search_no + i.room FROM indexed i
+             WHERE i.search_no >= coalesce((SELECT max(search_no) FROM indexed WHERE search_no <= w.no), 0)
+               AND i.search_no + i.room >= w.no
+               AND NOT EXISTS (SELECT 1 FROM indexed WHERE search_no >= i.search_no + i.room
+                                                       AND search_no < i.search_no + i.room + w.room)
+             ORDER BY i.search_no LIMIT 1) END
+      FROM wanted w;
+END""",
+    """CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
+    INSERT INTO placing VALUES (new.id, new.team_id, new.created_at, new.event_count);
+END""",
+    """CREATE TRIGGER session_outgrown AFTER UPDATE OF event_count ON sessions
+WHEN new.event_count >= (SELECT room FROM indexed WHERE session_id = new.id) BEGIN
+    INSERT INTO unindexed (search_no, room, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)
+    SELECT search_no, room, scope, title, about, old.body, old.file_bytes, 10, 0, 0, indexed_to
+      FROM indexed WHERE session_id = new.id AND (indexed_to > 0 OR title IS NOT NULL);
+    DELETE FROM indexed WHERE session_id = new.id AND NOT EXISTS (SELECT 1 FROM unindexed u WHERE u.search_no = indexed.search_no);
+    INSERT INTO placing VALUES (new.id, new.team_id, new.created_at, new.event_count);
+END""",
+    """CREATE TRIGGER session_removed BEFORE DELETE ON sessions BEGIN
+    INSERT INTO unindexed (search_no, room, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)
+    SELECT search_no, room, scope, title, about, old.body, old.file_bytes, 10, 0, 0, indexed_to
+      FROM indexed WHERE session_id = old.id AND (indexed_to > 0 OR title IS NOT NULL);
+    DELETE FROM indexed WHERE session_id = old.id AND NOT EXISTS (SELECT 1 FROM unindexed u WHERE u.search_no = indexed.search_no);
+    UPDATE indexed SET session_id = NULL, team_id = '', pending = 0 WHERE session_id = old.id;
+END""",
+    "INSERT INTO placing SELECT id, team_id, created_at, event_count FROM sessions ORDER BY created_at",
 ]]
 
 
@@ -1222,7 +1292,8 @@ def name_mark(kind, name):
 # processes may do it at once and a crash may come at any moment.
 # ---------------------------------------------------------------------------
 
-TITLE = 0xFFFFFF            # the ordinal of the row for a session's title
+TITLE = -1                  # stands for the row of a session's title, where others have an ordinal
+PLACES_A_SECOND = 256       # rowids of the index, so that they are in the order of time; see `placing` in schema.sql
 INDEX_ROWS, INDEX_TEXT = 1000, 1 << 20      # one write holds so many rows or characters at most
 ADD_ROW = "INSERT INTO search_index (rowid, text, about, scope) VALUES (?, ?, ?, ?)"
 REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope) VALUES ('delete', ?, ?, ?, ?)"
@@ -1307,7 +1378,7 @@ def pending_statements(db):
     """The statements that bring the newest pending sessions further, up to the size of one write."""
     statements, room = [], SimpleNamespace(rows=INDEX_ROWS, text=INDEX_TEXT)
     for session in db.execute("""
-            SELECT i.search_no, i.indexed_to, i.pending, i.scope, i.title AS old_title, i.about AS old_about, s.*
+            SELECT i.search_no, i.room, i.indexed_to, i.pending, i.scope, i.title AS old_title, i.about AS old_about, s.*
               FROM indexed i CROSS JOIN sessions s ON s.id = i.session_id
              WHERE i.pending > 0 ORDER BY i.search_no DESC LIMIT 100"""):
         statements += session_statements(db, session, room)
@@ -1337,11 +1408,16 @@ def session_statements(db, session, room):
 def title_rows(session, title, about, scope):
     """The statements that make the row of a session's title what it should be."""
     old = (session["old_title"], session["old_about"])
-    number = session["search_no"] << 24 | TITLE
+    number = title_place(session)
     if old == (title, about):
         return []
     removal = [] if old[0] is None else [(REMOVE_ROW, [number, *old, f"{scope} §ktitle"])]
     return [*removal, (ADD_ROW, [number, title, about, f"{scope} §ktitle"])]
+
+
+def title_place(row):
+    """The rowid of a session's title: the last of those that are kept for it."""
+    return row["search_no"] + row["room"] - 1
 
 
 def new_rows(db, session, scope, room):
@@ -1367,7 +1443,7 @@ def new_rows(db, session, scope, room):
 def row_of(search_no, ordinal, event, scope):
     """An event's row in the index."""
     text, about, marks = index_text(event)
-    return [search_no << 24 | ordinal, text, about, f"{scope} {marks}"]
+    return [search_no + ordinal, text, about, f"{scope} {marks}"]
 
 
 def stored_events(db, session, start):
@@ -1391,9 +1467,9 @@ def unindex_from(session, first, with_title=False):
 
     They go before the blocks are changed; `session` is the row with the body that is about to be replaced."""
     return [
-        (f"""INSERT INTO unindexed (search_no, scope, title, about, body, file_bytes, file_offset, block_ordinal,
+        (f"""INSERT INTO unindexed (search_no, room, scope, title, about, body, file_bytes, file_offset, block_ordinal,
                                     first_ordinal, end_ordinal)
-             SELECT i.search_no, i.scope, {"i.title, i.about" if with_title else "NULL, NULL"}, ?, ?,
+             SELECT i.search_no, i.room, i.scope, {"i.title, i.about" if with_title else "NULL, NULL"}, ?, ?,
                     coalesce(b.file_offset, {len(GZIP_HEADER)}), coalesce(b.first_ordinal, 0), ?, max(?, i.indexed_to)
                FROM indexed i LEFT JOIN blocks b ON b.session_id = i.session_id AND b.first_ordinal =
                     (SELECT max(first_ordinal) FROM blocks WHERE session_id = i.session_id AND first_ordinal <= ?)
@@ -1415,14 +1491,18 @@ def remove_rows(db, job):
                       ("UPDATE unindexed SET first_ordinal = ? WHERE no = ?", [done + len(batch), job["no"]])])
             done += len(batch)
         title = [] if job["title"] is None else [(REMOVE_ROW, [
-            job["search_no"] << 24 | TITLE, job["title"], job["about"], f"{job['scope']} §ktitle"])]
-        db.batch([still_queued(job, done), *title, ("DELETE FROM unindexed WHERE no = ?", [job["no"]])])
+            title_place(job), job["title"], job["about"], f"{job['scope']} §ktitle"])]
+        db.batch([still_queued(job, done), *title, ("DELETE FROM unindexed WHERE no = ?", [job["no"]]), (LEAVE_PLACE, [job["search_no"]])])
     except BodyMissing:
         abandon_rows(db, job)
     except Conflict:
         return                  # another process did it, or everything is indexed anew
     if not db.execute("SELECT 1 FROM sessions WHERE body = ?", [job["body"]]):
         release_body(db, job["body"])
+
+
+LEAVE_PLACE = """DELETE FROM indexed WHERE search_no = ? AND session_id IS NULL
+                    AND NOT EXISTS (SELECT 1 FROM unindexed u WHERE u.search_no = indexed.search_no)"""
 
 
 def still_queued(job, done):
@@ -1456,11 +1536,11 @@ def inflated_lines(job):
 
 
 def abandon_rows(db, job):
-    """The old text is lost: give the session another number, so that rows that cannot be removed mean nothing."""
+    """The old text is lost: move the session, so that rows that cannot be removed stay where nobody is."""
     log.warning("rows of a lost body stay in the search index: %s", job["body"])
     db.batch([("DELETE FROM unindexed WHERE search_no = ?", [job["search_no"]]),
-              ("""UPDATE indexed SET search_no = (SELECT max(search_no) + 1 FROM indexed), indexed_to = 0, title = NULL,
-                                     about = NULL, pending = pending + 1 WHERE search_no = ?""", [job["search_no"]])])
+              ("INSERT INTO placing SELECT * FROM placing WHERE session_id = (SELECT session_id FROM indexed WHERE search_no = ?)",
+               [job["search_no"]])])
 
 
 def release_body(db, name):
@@ -1476,6 +1556,7 @@ def renew_index(db):
         ("INSERT INTO search_index (search_index) VALUES ('delete-all')", []),
         ("INSERT INTO search_index (search_index, rank) VALUES ('automerge', ?)", [PIECES_KEPT]),
         ("DELETE FROM unindexed", []),
+        ("DELETE FROM indexed WHERE session_id IS NULL", []),
         ("UPDATE indexed SET indexed_to = 0, title = NULL, about = NULL, scope = '', pending = pending + 1", []),
         ("INSERT OR REPLACE INTO meta (key, value) VALUES ('index_version', ?)", [INDEX_VERSION]),
     ])[0]
@@ -4420,6 +4501,7 @@ PLACES_OF_SESSION = 100     # so many hits in a session are counted when looking
 PLACES_SHOWN = 3
 AT_ONCE = 10                # a search is narrowed to so many teams; a reader of more may read most anyway
 LONGEST_SESSION = timedelta(days=30)
+FURTHEST = timedelta(days=1)    # how much later than it began a session may stand in the index, where there is no room before
 LARGEST_PLACE = 2**63 - 1
 
 
@@ -4469,7 +4551,7 @@ def plan_search(db, reader, asked, inside=None):
     teams = filter_sessions(db, reader, asked, plan, teams)
     plan.marks += list_marks() if not inside else []
     if inside:
-        plan.low, plan.high = inside["search_no"] << 24, inside["search_no"] << 24 | TITLE
+        plan.low, plan.high = inside["search_no"], title_place(inside)
     if (asked.groups or asked.without or asked.filters) and teams != []:
         plan.match = match_text(db, asked, [] if inside else [*plan.marks, list(map(team_mark, teams or ()))])
     return plan
@@ -4528,12 +4610,13 @@ def narrow_time(plan, name, value, negated):
     """before: sessions that had begun by then; after: sessions that were active since then."""
     at = moment_of(value)
     if (name == "before") != negated:
-        plan.high = min(plan.high, max(0, int(at.timestamp())) * 128 << 24)
+        plan.high = min(plan.high, place_of(at + FURTHEST))
+        plan.where.append("s.created_at < ?")
     else:
-        plan.low = max(plan.low, max(0, int((at - LONGEST_SESSION).timestamp())) * 128 << 24)
+        plan.low = max(plan.low, place_of(at - LONGEST_SESSION))
         plan.where.append("s.updated_at >= ?")
-        plan.args.append(utc_text(at))
-        plan.joins = SESSIONS
+    plan.args.append(utc_text(at))
+    plan.joins = SESSIONS
 
 
 def list_marks():
@@ -4552,8 +4635,7 @@ def narrow_as_list(plan):
     plan.args += exactly.values()
     plan.joins = SESSIONS if exactly else plan.joins
     if "<" in bounds:           # what was last active by then had begun by then; a day is for clocks that differ
-        until = datetime.fromisoformat(bounds["<"]) + timedelta(days=1)
-        plan.high = min(plan.high, max(0, int(until.timestamp())) * 128 << 24)
+        plan.high = min(plan.high, place_of(datetime.fromisoformat(bounds["<"]) + timedelta(days=1) + FURTHEST))
 
 
 SESSIONS = "CROSS JOIN sessions s ON s.id = i.session_id"
@@ -4563,18 +4645,21 @@ def places_sql(plan, columns, order):
     """The statement that gives rows of the index for a plan, with two rowids to look between."""
     return f"""
         SELECT {columns}
-          FROM search_index CROSS JOIN indexed i ON i.search_no = search_index.rowid >> 24 {plan.joins}
+          FROM search_index CROSS JOIN indexed i
+            ON i.search_no = (SELECT max(search_no) FROM indexed WHERE search_no <= search_index.rowid) {plan.joins}
          WHERE search_index MATCH ? AND search_index.rowid >= ? AND search_index.rowid < ?
-           AND ((search_index.rowid & {TITLE}) < i.indexed_to OR (search_index.rowid & {TITLE}) = {TITLE} AND NOT i.pending)
+           AND (search_index.rowid < i.search_no + i.indexed_to OR search_index.rowid = i.search_no + i.room - 1 AND NOT i.pending)
            AND {" AND ".join(plan.where)}
          {order}"""
 
 
 def places(db, plan, low, high, order, deadline):
-    """Yield the rowids of what a plan finds between two rowids.  Raises OutOfTime."""
+    """Yield (search_no, ordinal) of what a plan finds between two rowids.  Raises OutOfTime."""
     if plan.match and low < high:
-        for row in db.until(deadline, places_sql(plan, "search_index.rowid", order), [plan.match, low, high, *plan.args]):
-            yield row[0]
+        yield from map(tuple, db.until(deadline, places_sql(plan, PLACE, order), [plan.match, low, high, *plan.args]))
+
+
+PLACE = f"i.search_no, iif(search_index.rowid = i.search_no + i.room - 1, {TITLE}, search_index.rowid - i.search_no)"
 
 
 NEWEST, OLDEST = "ORDER BY search_index.rowid DESC", "ORDER BY search_index.rowid"
@@ -4595,7 +4680,7 @@ def find_newest(db, plan, cursor, wanted):
         collect(db, plan, found, plan.low, high, wanted, time.thread_time() + SEARCH_SECONDS / 2)
     except OutOfTime:
         found.all = False
-        found.back_to = min(found.groups, default=0) << 24 or look_back(db, plan, found, high, wanted)
+        found.back_to = min(found.groups, default=0) or look_back(db, plan, found, high, wanted)
     if found.next is None and found.back_to:
         found.next = f"n{found.back_to}"
     return found
@@ -4605,24 +4690,23 @@ def collect(db, plan, found, low, high, wanted, deadline):
     """Group hits by session until there are enough sessions; one with very many hits is left early."""
     while high is not None:
         rows, high = places(db, plan, low, high, NEWEST, deadline), None
-        for place in rows:
-            search_no = place >> 24
+        for search_no, ordinal in rows:
             if search_no not in found.groups and len(found.groups) == wanted:
-                found.next, found.all = f"n{min(found.groups) << 24}", False
+                found.next, found.all = f"n{min(found.groups)}", False
                 return
             ordinals = found.groups.setdefault(search_no, [])
-            ordinals.append(place & TITLE)
+            ordinals.append(ordinal)
             found.seen += 1
             if len(ordinals) == PLACES_OF_SESSION:
-                high, found.all = search_no << 24, False
+                high, found.all = search_no, False
                 break
         rows.close()
 
 
 def look_back(db, plan, found, high, wanted):
     """Look through longer and longer times until the work is too much; return the rowid back to which nothing is left."""
-    newest = db.execute("SELECT max(search_no) AS no FROM indexed")[0]["no"] or 0
-    high, span = min(high, newest + 1 << 24), 86400 * 128 << 24
+    newest = db.execute("SELECT search_no + room AS ends FROM indexed ORDER BY search_no DESC LIMIT 1")
+    high, span = min(high, newest[0]["ends"] if newest else 0), 86400 * PLACES_A_SECOND
     seconds = SEARCH_SECONDS * 10           # the first step must get somewhere
     deadline = time.thread_time() + SEARCH_SECONDS
     with contextlib.suppress(OutOfTime):
@@ -4632,7 +4716,7 @@ def look_back(db, plan, found, high, wanted):
             if found.next or high == plan.low:
                 return None
             seconds = deadline - time.thread_time()
-    return min(found.groups, default=0) << 24 or high
+    return min(found.groups, default=0) or high
 
 
 def find_best(db, plan, cursor, wanted):
@@ -4644,8 +4728,8 @@ def find_best(db, plan, cursor, wanted):
             found.seen += 1
         if found.seen > COUNTED_PLACES:
             return None
-        for place in places(db, plan, plan.low, plan.high, BEST, deadline):
-            groups.setdefault(place >> 24, []).append(place & TITLE)
+        for search_no, ordinal in places(db, plan, plan.low, plan.high, BEST, deadline):
+            groups.setdefault(search_no, []).append(ordinal)
     except OutOfTime:
         return None
     found.groups = dict(itertools.islice(groups.items(), skip, skip + wanted))
@@ -4674,8 +4758,13 @@ def still_indexing(db, reader):
 
 
 def time_of(place):
-    """The time at which a session began, by a rowid of its."""
-    return utc_text(datetime.fromtimestamp(place // (128 << 24), timezone.utc))
+    """The time at which a session began, by a rowid of its, or about so."""
+    return utc_text(datetime.fromtimestamp(place // PLACES_A_SECOND, timezone.utc))
+
+
+def place_of(at):
+    """The first rowid for sessions that began at a time."""
+    return max(0, int(at.timestamp())) * PLACES_A_SECOND
 
 
 # ---------------------------------------------------------------------------
@@ -4863,9 +4952,9 @@ ORDINALS_SHOWN = 10_000
 def search_session(session_id, reader, db):
     """All places in one session where a query's words are: their ordinals, and a page of them with text."""
     row = find_readable(db, reader, session_id, BODY_ROW)
-    inside = db.execute("SELECT search_no, indexed_to FROM indexed WHERE session_id = ?", [session_id])
+    inside = db.execute("SELECT search_no, room, indexed_to FROM indexed WHERE session_id = ?", [session_id])
     asked = parse_query(query("q", ""))
-    plan = plan_search(db, reader, asked, inside[0] if inside else {"search_no": 0})
+    plan = plan_search(db, reader, asked, inside[0] if inside else {"search_no": 0, "room": 1})
     ordinals, capped = session_ordinals(db, plan)
     start = query_number("from", 0, 0, LARGEST)
     page = [ordinal for ordinal in ordinals if ordinal >= start][:query_number("limit", 50, 1, 200)]
@@ -4883,9 +4972,9 @@ def session_ordinals(db, plan):
     """(the ordinals of all hits in a session, whether there are more)."""
     ordinals = []
     try:
-        for place in places(db, plan, plan.low, plan.high, f"{OLDEST} LIMIT {ORDINALS_SHOWN + 1}",
-                            time.thread_time() + 10 * SEARCH_SECONDS):
-            ordinals.append(place & TITLE)
+        for _, ordinal in places(db, plan, plan.low, plan.high, f"{OLDEST} LIMIT {ORDINALS_SHOWN + 1}",
+                                 time.thread_time() + 10 * SEARCH_SECONDS):
+            ordinals.append(ordinal)
     except OutOfTime:
         return ordinals, True
     return ordinals[:ORDINALS_SHOWN], len(ordinals) > ORDINALS_SHOWN
@@ -5870,10 +5959,11 @@ ROW_FINDINGS = {
                       lag(file_offset + file_bytes, 1, {len(GZIP_HEADER)}) OVER own AS next_file
                  FROM blocks WINDOW own AS (PARTITION BY session_id ORDER BY first_ordinal))
          WHERE (first_ordinal, raw_offset, file_offset) <> (next_ordinal, next_raw, next_file)""",
-    "session {0}: the search index does not know it": "SELECT id FROM sessions WHERE id NOT IN (SELECT session_id FROM indexed)",
+    "session {0}: the search index does not know it": """
+        SELECT id FROM sessions WHERE NOT EXISTS (SELECT 1 FROM indexed WHERE session_id = sessions.id)""",
     "session {0}: the search index has what is not there": """
         SELECT i.session_id FROM indexed i LEFT JOIN sessions s ON s.id = i.session_id
-         WHERE s.id IS NULL OR i.team_id <> s.team_id OR i.indexed_to > s.event_count""",
+         WHERE i.session_id IS NOT NULL AND (s.id IS NULL OR i.team_id <> s.team_id OR i.indexed_to > s.event_count)""",
     "team {0}: the number of sessions with {1} {2} is wrong": f"""
         WITH counted AS (
             {" UNION ALL ".join(f"SELECT team_id, '{name}' AS name, {column} AS value, count(*) AS n FROM sessions"

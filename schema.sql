@@ -248,19 +248,21 @@ CREATE TABLE remasked (
     rules_version INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Search.  A row for each event, and one for the title of each session, in `search_index`;
--- its rowid is search_no << 24 | ordinal (the title's ordinal is the largest), so that rowids
--- are in the order of time.  The table keeps no text, only where words stand.  opensession.py
--- prepares the words (see `searchable`); `about` has the path that an event touches, or a
--- session's description, tags and so on; `scope` has marks such as the team, to narrow a search.
-CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', tokenize = 'ascii');
+-- Search.  A row for each event, and one for the title of each session, in `search_index`.
+-- Its rowid is search_no + ordinal (the title's is the last of those kept for the session), so
+-- that rowids are in the order of time, and close together: they take a third of the index.
+-- The table keeps no text, only where words stand.  opensession.py prepares the words (see
+-- `searchable`); `about` has the path that an event touches, or a session's description, tags
+-- and so on; `scope` has marks such as the team, to narrow a search.
+CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', columnsize = 0, tokenize = 'ascii');
 CREATE VIRTUAL TABLE search_words USING fts5vocab('search_index', 'instance');
 
 -- What the index holds of each session.  Whoever searches joins this, and triggers keep it true
 -- within every change of a session, so that nothing shows which is gone, elsewhere or not yet there.
 CREATE TABLE indexed (
-    search_no  INTEGER PRIMARY KEY,         -- the second in which the session began × 128, or the next free number
-    session_id TEXT NOT NULL UNIQUE,
+    search_no  INTEGER PRIMARY KEY,         -- the second in which the session began × 256, or the next place with room
+    room       INTEGER NOT NULL,            -- so many rowids are kept for it
+    session_id TEXT UNIQUE,                 -- NULL: it is no longer here, but its rows are yet to be taken out
     team_id    TEXT NOT NULL,               -- where the session is now
     indexed_to INTEGER NOT NULL DEFAULT 0,  -- events before this one are there
     pending    INTEGER NOT NULL DEFAULT 1,  -- changes since they were last brought up to date
@@ -275,6 +277,7 @@ CREATE INDEX indexed_pending ON indexed (search_no) WHERE pending > 0;
 CREATE TABLE unindexed (
     no            INTEGER PRIMARY KEY,
     search_no     INTEGER NOT NULL,
+    room          INTEGER NOT NULL,
     scope         TEXT NOT NULL,
     title         TEXT,
     about         TEXT,
@@ -286,17 +289,33 @@ CREATE TABLE unindexed (
     end_ordinal   INTEGER NOT NULL          -- to before this one
 ) STRICT;
 CREATE INDEX unindexed_bodies ON unindexed (body);
+CREATE INDEX unindexed_places ON unindexed (search_no);
+
+-- What is inserted here gets a place in the index: the first one from its time on with room for its
+-- events and as many to come that it rarely has to move.  The place that it had before is left.
+CREATE VIEW placing AS SELECT id AS session_id, team_id, created_at, event_count FROM sessions;
+CREATE TRIGGER place_session INSTEAD OF INSERT ON placing BEGIN
+    UPDATE indexed SET session_id = NULL, team_id = '', pending = 0 WHERE session_id = new.session_id;
+    INSERT INTO indexed (session_id, team_id, room, search_no)
+    WITH wanted (no, room) AS (
+        SELECT min(max(CAST(strftime('%s', new.created_at) AS INTEGER), 0), 4294967295) * 256,
+               256 << (SELECT min(column1) FROM (VALUES (0), (2), (4), (6), (8), (10), (12), (14), (16), (18))
+                        WHERE 256 << column1 > new.event_count))
+    SELECT new.session_id, new.team_id, w.room, CASE
+           WHEN coalesce((SELECT search_no + room FROM indexed WHERE search_no < w.no + w.room ORDER BY search_no DESC LIMIT 1), 0)
+                <= w.no THEN w.no ELSE
+           (SELECT i.search_no + i.room FROM indexed i
+             WHERE i.search_no >= coalesce((SELECT max(search_no) FROM indexed WHERE search_no <= w.no), 0)
+               AND i.search_no + i.room >= w.no
+               AND NOT EXISTS (SELECT 1 FROM indexed WHERE search_no >= i.search_no + i.room
+                                                       AND search_no < i.search_no + i.room + w.room)
+             ORDER BY i.search_no LIMIT 1) END
+      FROM wanted w;
+END;
 
 -- Whatever changes a session, the index hears of it.  (A replaced body says itself from where; see unindex_from.)
 CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
-    INSERT INTO indexed (session_id, team_id, search_no)
-    WITH wanted (no) AS (
-        SELECT min(max(CAST(strftime('%s', new.created_at) AS INTEGER), 0), 4294967295) * 128 + (random() & 127))
-    SELECT new.id, new.team_id, CASE WHEN NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = no) THEN no ELSE
-           (SELECT i.search_no + 1 FROM indexed i
-             WHERE i.search_no >= no AND NOT EXISTS (SELECT 1 FROM indexed WHERE search_no = i.search_no + 1)
-             ORDER BY i.search_no LIMIT 1) END
-      FROM wanted;
+    INSERT INTO placing VALUES (new.id, new.team_id, new.created_at, new.event_count);
 END;
 CREATE TRIGGER session_changed
     AFTER UPDATE OF event_count, team_id, user_id, tool, title, description, tags, project, git_branch, header ON sessions
@@ -305,11 +324,20 @@ CREATE TRIGGER session_changed
 BEGIN
     UPDATE indexed SET pending = pending + 1, team_id = new.team_id WHERE session_id = new.id;
 END;
+CREATE TRIGGER session_outgrown AFTER UPDATE OF event_count ON sessions
+WHEN new.event_count >= (SELECT room FROM indexed WHERE session_id = new.id) BEGIN
+    INSERT INTO unindexed (search_no, room, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)
+    SELECT search_no, room, scope, title, about, old.body, old.file_bytes, 10, 0, 0, indexed_to
+      FROM indexed WHERE session_id = new.id AND (indexed_to > 0 OR title IS NOT NULL);
+    DELETE FROM indexed WHERE session_id = new.id AND NOT EXISTS (SELECT 1 FROM unindexed u WHERE u.search_no = indexed.search_no);
+    INSERT INTO placing VALUES (new.id, new.team_id, new.created_at, new.event_count);
+END;
 CREATE TRIGGER session_removed BEFORE DELETE ON sessions BEGIN
-    INSERT INTO unindexed (search_no, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)
-    SELECT search_no, scope, title, about, old.body, old.file_bytes, 10, 0, 0, indexed_to
+    INSERT INTO unindexed (search_no, room, scope, title, about, body, file_bytes, file_offset, block_ordinal, first_ordinal, end_ordinal)
+    SELECT search_no, room, scope, title, about, old.body, old.file_bytes, 10, 0, 0, indexed_to
       FROM indexed WHERE session_id = old.id AND (indexed_to > 0 OR title IS NOT NULL);
-    DELETE FROM indexed WHERE session_id = old.id;
+    DELETE FROM indexed WHERE session_id = old.id AND NOT EXISTS (SELECT 1 FROM unindexed u WHERE u.search_no = indexed.search_no);
+    UPDATE indexed SET session_id = NULL, team_id = '', pending = 0 WHERE session_id = old.id;
 END;
 
 -- Sessions that left a team, so that pulling clients hear of it.

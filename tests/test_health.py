@@ -42,7 +42,7 @@ class Health(ServerCase):
         self.upload(ada)
         self.assertEqual(self.health(), ("ok", []))
         self.change("""WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
-                       INSERT INTO indexed (search_no, session_id, team_id) SELECT i, 'x' || i, 'x' FROM n""")
+                       INSERT INTO indexed (search_no, room, session_id, team_id) SELECT i, 1, 'x' || i, 'x' FROM n""")
         self.assertEqual(self.health(), ("degraded", ["index_behind"]))
 
     def test_a_database_that_cannot_be_read_is_down(self):

@@ -8,6 +8,7 @@ import threading
 import time
 import unittest
 import unicodedata
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -285,7 +286,7 @@ class Results(SearchCase):
 def slow_until(until):
     """As if every statement took too long, except those that look through a day or less."""
     def slow(self, deadline, sql, args=()):
-        if len(args) > 2 and args[2] - args[1] > 86400 * 128 << 24:
+        if len(args) > 2 and args[2] - args[1] > 86400 * opensession.PLACES_A_SECOND:
             raise opensession.OutOfTime
         return until(self, deadline + 10, sql, args)
     return slow
@@ -436,6 +437,56 @@ class TheIndexFollows(SearchCase):
         self.index()
         self.assertEqual((self.leftovers("doomed"), self.jobs()), (0, 0))
         self.check_index()
+
+    def kept_places(self):
+        """(first rowid, the one behind the last, session) of all places in the index, in order."""
+        return [(row["search_no"], row["search_no"] + row["room"], row["session_id"])
+                for row in self.rows("SELECT search_no, room, session_id FROM indexed ORDER BY search_no")]
+
+    def test_a_session_that_outgrows_its_place_moves_and_leaves_nothing_behind(self):
+        session_id = self.put(["early"] * 200, title="x", description="y")
+        self.index()
+        (before, _, _), = self.kept_places()
+        neighbour = self.put(["early"], "s2", title="x", description="y")
+        self.ada.post(f"/api/sessions/{session_id}/events", {"events": [new_event(text="late", at=300 + each) for each in range(100)]})
+        self.assertEqual(self.answer("late")["hits"], [])
+        self.assertFinds(session_id, "late")
+        self.assertEqual(set(self.search("early")), {session_id, neighbour})
+        self.assertEqual((self.leftovers("early"), self.leftovers("late"), self.leftovers("x"), self.jobs()), (201, 100, 2, 0))
+        self.assertEqual({each for _, _, each in self.kept_places()}, {session_id, neighbour})
+        self.check_index()
+
+    def test_a_replaced_session_that_outgrows_its_place_is_found_as_it_is_now(self):
+        session_id = self.put(["stays"] + ["vanishes"] * 200, title="x", description="y")
+        self.index()
+        self.put(["stays"] + ["appears"] * 300, title="x", description="y")
+        self.assertFinds(session_id, "stays", "appears")
+        self.assertEqual((self.leftovers("stays"), self.leftovers("vanishes"), self.leftovers("appears"), self.jobs()), (1, 0, 300, 0))
+        self.check_index()
+
+    def test_a_session_that_comes_again_does_not_stand_where_the_deleted_one_is_yet_to_be_taken_out(self):
+        deleted = self.put(["doomed"])
+        self.index()
+        self.ada.delete(f"/api/sessions/{deleted}")
+        self.ada.post("/api/sessions?restore=1", {"session": new_session("s", events=[new_event(text="fresh")], title="x", description="y")})
+        (gone, end, nobody), (again, _, _) = self.kept_places()
+        self.assertTrue(nobody is None and end <= again, self.kept_places())
+        self.index()
+        self.assertEqual((self.leftovers("doomed"), self.leftovers("fresh"), len(self.kept_places())), (0, 1, 1))
+        self.check_index()
+
+    def test_no_two_sessions_share_a_place_and_none_stands_before_its_time(self):
+        chance, began = random.Random(5), {}
+        for number in range(150):
+            second = chance.randrange(90)
+            session_id = self.put(["x"] * chance.choice([1, 1, 1, 300]), f"s{number}", created_at=f"2026-02-11T06:{second // 60:02}:{second % 60:02}Z")
+            began[session_id] = second
+            if number % 10 == 9:
+                self.ada.delete(f"/api/sessions/{chance.choice(list(began))}")
+        places = self.kept_places()
+        self.assertTrue(all(one[1] <= other[0] for one, other in zip(places, places[1:])))
+        first = opensession.place_of(datetime(2026, 2, 11, 6, tzinfo=timezone.utc))
+        self.assertTrue(all(place >= first + began[session_id] * opensession.PLACES_A_SECOND for place, _, session_id in places))
 
     def test_an_index_of_another_version_is_made_anew(self):
         session_id = self.put(["needle"])
