@@ -954,8 +954,7 @@ def diff_names(path, target=None):
 def utc(value):
     """A time as tools write it (ISO 8601 with any offset, seconds or milliseconds) -> 2026-02-11T06:00:00.000Z, or None."""
     try:
-        if isinstance(value, str) and UTC_TIME.fullmatch(value):        # nearly all are: there is nothing to convert
-            datetime.fromisoformat(value)
+        if isinstance(value, str) and UTC_TIME.fullmatch(value) and is_day(value[:10]):     # nearly all are: there is nothing to convert
             return value
         if isinstance(value, str) and not value.strip().replace(".", "", 1).isdigit():
             at = datetime.fromisoformat(value.strip())
@@ -970,7 +969,16 @@ def utc(value):
     return at.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
-UTC_TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+UTC_TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z")
+
+
+@lru_cache(maxsize=64)
+def is_day(text):
+    """Whether there is such a day, as 2026-02-29 is none."""
+    try:
+        return bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def as_dict(value):
@@ -1164,7 +1172,7 @@ def records_of(lines, session, skip=None, cut=None):
         if line is None:
             session.bad_lines += 1
             continue
-        if skip and skip(line) or not line.strip(b"\0 \t\r\n"):
+        if skip and skip(line) or not line.lstrip(b"\0 \t\r\n"):
             continue
         record = cut and load_json(cut(line)) or load_json(line)
         if isinstance(record, dict):
@@ -1581,7 +1589,7 @@ CLAUDE_ANSWER = re.compile(rb'"tool_use_id":"([^"\\]{1,200})","type":"tool_resul
 
 def claude_cut(file, line):
     """A raw user line without the longest text in it that nobody reads: to decode these is half of the work."""
-    place = line.find(b'"toolUseResult":{')
+    place = line.find(b'"toolUseResult":{') if len(line) > 2048 else -1
     detail = CLAUDE_DETAIL.match(line, place) if place >= 0 else None
     if not detail or not line.startswith(b'user"', line.find(b'"type":"', 0, 600) + 8):
         return line
@@ -2734,7 +2742,6 @@ def claude_text(record, key):
 CODEX_FILE = re.compile(r"rollout-(?:(\d{4}-\d\d-\d\dT\d\d)-(\d\d)-(\d\d)-)?(.*?)(?:\.jsonl|\.jsonl\.zst|\.json)$")
 CODEX_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CODEX_LIVE, CODEX_ARCHIVE = "sessions", "archived_sessions"
-CODEX_TYPED = 1024          # bytes of a line in which its types stand: Codex writes them before any content
 
 
 # Codex: finding files -------------------------------------------------------
@@ -2865,13 +2872,14 @@ def codex_open(path):
 
 
 def codex_lines(path, lines=None):
-    """Yield (offset, line) of a rollout, compressed or not, without the history that compaction replaced;
-    `lines` may give only some of them."""
-    for offset, line in zstd_lines(path) if path.suffix == ".zst" else lines or read_lines(path):
-        cut = line.find(b'"replacement_history"') if line and line.find(b'"compacted"', 0, CODEX_TYPED) >= 0 else -1
-        if cut > 0:
-            line = line[:cut].rstrip(b", ") + b'},"type":"compacted"}\n'
-        yield offset, line
+    """(offset, line) of a rollout, compressed or not; `lines` may give only some of them."""
+    return zstd_lines(path) if path.suffix == ".zst" else lines or read_lines(path)
+
+
+def codex_cut(line):
+    """A line without the history that compaction replaced."""
+    cut = line.find(b'"replacement_history"') if len(line) > 4096 and b'"compacted"' in line else -1
+    return line[:cut].rstrip(b", ") + b'},"type":"compacted"}\n' if cut > 0 else line
 
 
 def zstd_lines(path):
@@ -2902,7 +2910,7 @@ def codex_records(path, session, lines):
     if path.suffix == ".json":
         yield from codex_object(path)
     else:
-        yield from records_of(codex_lines(path, lines), session, codex_bulky)
+        yield from records_of(codex_lines(path, lines), session, codex_bulky, codex_cut)
 
 
 def codex_object(path):
@@ -3025,7 +3033,7 @@ CODEX_WAITING = {codex_mark(key): key for keys in CODEX_STREAMS for key in keys[
 
 
 def codex_deciding(path, look, lines):
-    """Yield (offset, record) of those lines that may hold a header, a turn's start or a stream still waited for."""
+    """Yield (offset, record) of the lines that may hold a header, a turn's start or a stream still waited for."""
     if path.suffix == ".json":
         yield from codex_object(path)
         return
@@ -3033,8 +3041,8 @@ def codex_deciding(path, look, lines):
     for offset, line in codex_lines(path, lines):
         if known != (len(look.waiting), look.has_turn_ids):         # what is waited for only becomes less
             known, marks = (len(look.waiting), look.has_turn_ids), codex_marks(tuple(look.waiting), look.has_turn_ids)
-        if line and (marks.search(line, 0, CODEX_TYPED) or not look.records):
-            record = load_json(line)
+        if line and (marks.search(line) or not look.records):
+            record = load_json(codex_cut(line))
             if isinstance(record, dict):
                 yield offset, record
 
