@@ -12516,6 +12516,7 @@ class Cache:
         self.db.row_factory = sqlite3.Row
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = NORMAL")
+        self.db.execute("PRAGMA cache_size = -500")         # KiB; the machine keeps the pages too
 
     def execute(self, sql, args=()):
         return self.db.execute(sql, args)
@@ -12702,7 +12703,7 @@ def folder_states(root, report):
 def have_changed(root, states):
     """Whether folders differ from what folder_states said, without looking into them."""
     if not states:
-        return os.path.exists(root)
+        return os.access(root, os.F_OK)         # most roots are not there, for which os.path.exists meets an exception
     try:
         return any(os.stat(path).st_mtime_ns != at for path, at in states.items())
     except OSError:
@@ -13360,6 +13361,7 @@ def go_on_compiled(folder):
 
 HOT = 3600                      # a file that changed within the last hour is looked at every second
 COLD_TURN = 300                 # all others in turn within five minutes
+IDLE = 5                        # seconds between two looks while nothing goes on, as each wakes the machine
 ROOTS_AGE = 60                  # seconds until it is looked up anew where tools keep their sessions
 RETRY_SOURCE = 60               # seconds until a source that could not be read is tried again
 SNAPSHOT_FROM = 256 << 10       # bytes from which on a source that grows is not read whole every time
@@ -13425,6 +13427,7 @@ class Daemon:
         self.changed = {}               # those that wait to be collected
         self.hot = {}                   # those that changed lately
         self.turn = deque()             # names, the next cold one first
+        self.polled_at = self.clock()
         self.folders = {}               # (tool, root) -> folder_states
         self.stamps = {}                # (source's name, tool, session id) -> stamp when last read
         self.queue = []                 # changed and quiet, the newest last
@@ -13460,7 +13463,7 @@ class Daemon:
     def discover(self):
         """List the sources of each root in which a folder has changed."""
         for name, (tool, root, custom) in self.current_roots().items():
-            states = folder_states(root, self.report) if have_changed(root, self.folders.get(name)) else None
+            states = folder_states(root, self.report) if have_changed(name[1], self.folders.get(name)) else None
             if states is not None:
                 # A folder that changed just now may change again within the same tick of a coarse clock.
                 recent = (self.wall() - COARSE) * 1e9
@@ -13524,7 +13527,8 @@ class Daemon:
             self.look(watched)
             if self.wall() - watched.mtime > HOT:
                 self.hot.pop(name, None)
-        for _ in range(math.ceil(len(self.turn) / COLD_TURN)):
+        passed, self.polled_at = self.clock() - self.polled_at, self.clock()
+        for _ in range(math.ceil(len(self.turn) * min(1, passed / COLD_TURN))):
             name = self.turn.popleft()
             if name in self.watched:
                 self.look(self.watched[name])
@@ -14026,10 +14030,16 @@ class Daemon:
         self.progress.finish()
         self.rest()
 
+    @property
+    def is_busy(self):
+        """Whether a file is at work, or something waits.  If not, only folders tell of something new."""
+        lost = self.server.configured and not self.connected or self.clock() < self.paused_until
+        return bool(self.hot or self.changed or lost)
+
     def rest(self):
         """Sleep until something is due.  After a gap (a laptop slept) everything is due at once."""
         before = self.wall()
-        seconds = max(0.05, min(self.due.values()) - self.clock())
+        seconds = max(0.05 if self.is_busy else IDLE, min(self.due.values()) - self.clock())
         self.sleep(seconds)
         if not -5 < self.wall() - before - seconds < 5:
             self.due.clear()
