@@ -239,11 +239,15 @@ CHAIN_START = bytes(32)
 
 # Made once, as json.dumps makes one for each call.  What was read from JSON holds no circle to look for.
 HAIL_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+# What HAIL_ENCODER makes anew for each value, which takes a tenth of the time; it may be missing in other Pythons.
+HAIL_PIECES = json.encoder.c_make_encoder and json.encoder.c_make_encoder(
+    None, HAIL_ENCODER.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
 
 
 def hail_line(record):
     """One HAIL line as bytes with its line end: compact JSON, UTF-8, never NaN."""
-    return HAIL_ENCODER.encode(record).encode() + b"\n"
+    text = "".join(HAIL_PIECES(record, 0)) if HAIL_PIECES else HAIL_ENCODER.encode(record)
+    return (text + "\n").encode()
 
 
 def next_chain(chain, line):
@@ -295,9 +299,9 @@ def add_to_stats(stats, event):
     add_new(stats["tasks"], event.get("task_id"))
     if kind in ("FileEdit", "FileCreate", "FileDelete"):
         add_new(stats["files"], data["path"])
-        for line in (data.get("diff") or "").splitlines():
-            stats["added"] += line.startswith("+") and not line.startswith("+++")
-            stats["removed"] += line.startswith("-") and not line.startswith("---")
+        lines = (data.get("diff") or "").splitlines()
+        stats["added"] += sum([line[:1] == "+" and line[:3] != "+++" for line in lines])
+        stats["removed"] += sum([line[:1] == "-" and line[:3] != "---" for line in lines])
     attributes = event.get("attributes") or {}
     for key, name in COUNTED_TOKENS:
         if key in attributes:

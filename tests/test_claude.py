@@ -501,6 +501,38 @@ class Tools(Case):
         self.assertEqual(daemon.event_kind(edit)[1]["diff"], "--- a/a.py\n+++ b/a.py\n@@ -3,2 +3,2 @@\n a\n-b\n+c")
         self.assertNotIn("SECRET", json.dumps(edit))
 
+    def test_what_is_cut_from_a_line_before_it_is_decoded_changes_nothing(self):
+        nasty = ['"', '\\', '\\"', '","', '\\","', '"}]},"', '{"a":"b"},{"c', "é\0", "plain"]
+        for end in nasty:
+            long = f'one "two"\n{{"toolUseResult":{{"stdout":"x","stderr":""}}}}\n' * 90 + end
+            numbered = "\n".join(f"{number:6}→{line}" for number, line in enumerate(long.split("\n"), 1))
+
+            def answer(content, id, detail, **fields):      # its keys in the order that Claude Code has
+                return user([{"tool_use_id": id, "type": "tool_result", "content": content, **fields}], toolUseResult=detail)
+            read = {"type": "text", "file": {"filePath": "a.py", "content": long, "startLine": 1}}
+            edit = {"filePath": "a.py", "oldString": "a", "originalFile": long, "structuredPatch": [
+                {"oldStart": 1, "oldLines": 1, "newStart": 1, "newLines": 1, "lines": ["-a", "+b"]}]}
+            records = [reply(call("Read", "r", file_path="a.py")), answer(numbered, "r", read),
+                       reply(call("Read", "s", file_path="b.py")), answer(numbered, "s", read, is_error=True),
+                       reply(call("Grep", "g", pattern="x")), answer(numbered, "g", read),
+                       reply(call("Read", "x", file_path="c.py")), answer(long, "x", read | {"file": {"filePath": "a.py", "content": ""}}),
+                       reply(call("Edit", "e", file_path="a.py")), answer("done", "e", edit),
+                       reply(call("Bash", "b", command="ls")), answer(long, "b", {"stdout": long, "stderr": "", "interrupted": False})]
+            with self.subTest(end=end):
+                lines = [json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for record in records]
+                _, whole = self.session(*records)       # with blanks between, where nothing is cut
+                self.assertEqual(self.session(*lines)[1], whole)
+        sizes = [(len(line), len(daemon.claude_cut(self.a_file_with_reads(), line))) for line in lines]
+        self.assertEqual([cut < size / 1.9 for size, cut in sizes[1::2]], [True, False, False, False, True, True])
+
+    def a_file_with_reads(self):
+        """A transcript that is being read, with calls of Read known by the ids r and s."""
+        session = daemon.Session("claude-code", "anthropic", SID)
+        file = daemon.ClaudeFile(daemon.ClaudeRun(session, "x.jsonl"), session, "x.jsonl")
+        for call_id in "rs":
+            file.names[call_id] = (file.names.number_of("Read"),)
+        return file
+
     def test_an_edit_without_a_recorded_diff_shows_what_it_asked_for(self):
         """C41"""
         edit, _ = self.answered(call("MultiEdit", file_path="a.py", edits=[{"old_string": "b", "new_string": "c"},

@@ -1,6 +1,7 @@
 """The daemon without a server: settings, local.db, the commands."""
 
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -152,6 +153,59 @@ class LocalDatabase(Alone):
         self.assertIn("import-original", self.fails("run"))
         self.assertEqual(self.database.read_bytes(), before)
         self.assertEqual({path.name for path in self.database.parent.iterdir()}, {"local.db", "daemon.lock"})
+
+
+class Looking(Alone):
+    """The loop with a clock of its own: `slept` holds how long it slept each time."""
+
+    def setUp(self):
+        super().setUp()
+        paths = daemon.find_paths({}, self.laptop.home)
+        daemon.make_private_folder(paths.data)
+        self.now, self.slept, self.start = 0, [], time.time()
+        self.daemon = daemon.Daemon(paths, daemon.load_settings(paths, {}), daemon.open_cache(paths.database), {}, {},
+                                    clock=lambda: self.now, wall=lambda: self.start + self.now, sleep=self.sleep)
+        self.addCleanup(self.daemon.cache.close)
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def transcript(self, age):
+        one = Transcript(self.laptop).prompt("Hello").reply("Hello.")
+        os.utime(one.path, (self.start - age,) * 2)
+        return one
+
+    def run_for(self, seconds):
+        self.slept.clear()
+        end = self.now + seconds
+        while self.now < end:
+            self.daemon.step()
+
+    def known(self):
+        return {row["id"]: row["message_count"] for row in self.daemon.cache.execute("SELECT id, message_count FROM sessions")}
+
+    def test_where_no_file_is_at_work_it_wakes_every_five_seconds(self):
+        self.transcript(age=86400)
+        self.run_for(60)
+        self.run_for(60)
+        self.assertEqual(len(self.known()), 1)
+        self.assertEqual(set(self.slept), {5})
+
+    def test_while_a_file_is_at_work_it_looks_every_second(self):
+        self.transcript(age=10)
+        self.run_for(60)
+        self.assertLessEqual(max(self.slept), 1)
+
+    def test_a_file_of_long_ago_that_grows_is_met_within_five_minutes(self):
+        old = [self.transcript(age=86400) for _ in range(7)]
+        self.run_for(60)
+        at = os.stat(old[3].path.parent).st_mtime_ns
+        old[3].prompt("One more thing.")
+        os.utime(old[3].path, (self.start - 4000,) * 2)
+        self.assertEqual(os.stat(old[3].path.parent).st_mtime_ns, at)       # the folder says nothing of it
+        self.run_for(320)
+        self.assertEqual(self.known()[old[3].id], 3)
 
 
 class Commands(Alone):

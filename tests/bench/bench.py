@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import functools
+import gc
 import http.client
 import itertools
 import json
@@ -464,23 +465,46 @@ def mixed(bench):
 @row
 def parse(bench):
     """Reading, parsing, encoding and redacting on one core, against json.loads over the same lines."""
+    gc.set_threshold(*daemon.COLLECTIONS)       # as in the daemon
     for name, home in (("tree", bench.tree), ("large session", bench.large)):
         sources = [(tool, source) for tool in map(daemon.TOOLS.get, ("claude-code", "codex")) for path in home.rglob("*.jsonl")
                    if path.is_relative_to(home / {"claude-code": ".claude", "codex": ".codex"}[tool.name])
                    for source in [daemon.Source(path.name, (path,))]]
         size = sum(source.path.stat().st_size for _, source in sources) / 1e6
-        steps = {"read": (lambda tool, source: source.path.read_bytes(), ""), "json.loads of each line": (exhaust_json, ""),
+        steps = {"read": (lambda tool, source: source.path.read_bytes() and None, ""), "json.loads of each line": (exhaust_json, ""),
                  "read, parse": (exhaust_events, ""), "read, parse and encode": (exhaust_lines, "1/3 of json.loads"),
                  "read, parse, encode and redact": (exhaust_drafts, "1/6 of json.loads")}
-        # The best of three turns through all steps: other programs of this machine slow each of them at some time.
-        took = {step: min(times) for step, times in zip(steps, zip(*(
-            [seconds(lambda: [run(tool, source) and None for tool, source in sources]) for run, _ in steps.values()] for _ in range(3))))}
-        plain = took["json.loads of each line"]
-        for step, (_, goal) in steps.items():
-            yield Measured(f"{name} ({size:.0f} MB): {step}", f"{size / took[step]:.0f} MB/s", goal, speed_of(took[step], plain))
+        took = best_of_each(sources, [run for run, _ in steps.values()])
+        plain = took[exhaust_json]
+        for step, (run, goal) in steps.items():
+            yield Measured(f"{name} ({size:.0f} MB): {step}", f"{size / took[run]:.0f} MB/s", goal, speed_of(took[run], plain))
         alone = stages(sources)
         for step in ("encode", "redact"):
             yield Measured(f"{name}: {step} alone", f"{size / alone[step]:.0f} MB/s of transcript", "", speed_of(alone[step], plain))
+
+
+def best_of_each(sources, functions, rounds=5):
+    """{function: CPU seconds over all sources}: source by source one after the other, so that all of them meet the same
+    neighbours on this machine, and of each the best of some rounds."""
+    took = dict.fromkeys(functions, 0.0)
+    for tool, source in sources:
+        times = [[seconds(lambda: function(tool, source)) for function in functions] for _ in range(rounds)]
+        for function, best in zip(functions, map(min, zip(*times))):
+            took[function] += best
+    return took
+
+
+@row
+def first(bench):
+    """A first run over the tree and over the large session without a server: one process, and workers where there are cores."""
+    for name, home in (("tree", bench.tree), ("large session", bench.large)):
+        size, goal = tree_bytes(home) / 1e6, {"tree": "< 60 MiB a process", "large session": "< 80 MiB"}[name]
+        for cores in {1, len(os.sched_getaffinity(0)) if name == "tree" else 1}:
+            fresh = data.copy_home(home)
+            bench.stack.callback(shutil.rmtree, fresh)
+            ran = run_daemon(fresh, "once", cores=cores)
+            yield Measured(f"{name} ({size:.0f} MB): first run, {cores} core{'s' * (cores > 1)}", f"{ran.wall:.1f} s wall, {ran.cpu:.1f} CPU s, "
+                           f"{ran.memory:.0f} MiB in one process", goal)
 
 
 def speed_of(took, yardstick):
@@ -601,11 +625,12 @@ class Finished(NamedTuple):
     memory: float           # MiB, the most that one of its processes had
 
 
-def run_daemon(home, *arguments):
-    """Run a command of the daemon to its end; what it took."""
+def run_daemon(home, *arguments, cores=None):
+    """Run a command of the daemon to its end, on so many cores or all; what it took."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, DAEMON, *arguments], env=clean_environment(HOME=str(home)),
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    os.sched_setaffinity(process.pid, sorted(os.sched_getaffinity(0))[:cores])
     peaks, status = {}, 0
     while not status:               # what wait4 says of memory is from before the daemon went over to its compiled self
         for pid in (process.pid, *children(process.pid)):
