@@ -11315,7 +11315,7 @@ def external_block(block):
 # rules whose hint was found.
 # ---------------------------------------------------------------------------
 
-RULES_VERSION = 2               # raise it with every change of RULES: servers then check what they hold again
+RULES_VERSION = 3               # raise it with every change of RULES: servers then check what they hold again
 
 
 class Privacy(NamedTuple):
@@ -11451,9 +11451,9 @@ class Rule(NamedTuple):
 # Where a value is given to a name that sounds secret: api_key: "…", DB_PASSWORD=…, {"token": "…"}, "the token is …".
 KEYS = ("api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook|session|admin"
         "|deploy|storage|subscription")
-SECRET_WORD = (rf"(?:(?:{KEYS})[ _-]?key|secret|token|passw(?:or)?d|passwd|passphrase|(?<![A-Za-z])pass|pwd"
+SECRET_WORD = (rf"(?:(?:{KEYS})[ _-]?key|secret|token|passw(?:or)?d|passwd|passphrase|passcode|(?:(?<![A-Za-z])|(?<=set))pass|pwd|psk"
                r"|credentials?)(?:_?base|_?\d{1,2})?")
-ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "credential")
+ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "psk", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
     rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+[ \\"\'`(bftnr]{{0,16}}'
@@ -11471,7 +11471,11 @@ QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
 # match need not hold a long word (see LONG_WORD), give hints `anywhere`: each costs as much as ten
 # others.  One with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.  Add
 # cases to tests/fixtures/secrets-written-from.tsv, in pieces.
-SECRET_OPTION = r"--\w[\w-]{0,40}+(?i:(?<=token)|(?<=pass)|(?<=passwd)|(?<=password)|(?<=passphrase)|(?<=secret)|(?<=key)|(?<=pwd)|(?<=auth))"
+SECRET_OPTION = (r"--\w[\w-]{0,40}+(?i:(?<=token)|(?<=pass)|(?<=passwd)|(?<=password)|(?<=passphrase)|(?<=secret)|(?<=key)|(?<=pwd)"
+                 r"|(?<=auth))")
+ARGUMENT = r"\\*[\"']?([^\0- \"'`\\$<({|/][^\0- \"'`\\$<({|]{7,199})"
+SET_SECRET = ("(?i)secret set ", "(?i)secret put ", "(?i)secrets set ", "(?i)secrets:set ", "(?i)config:set ",
+              r"(?i)login[^\r\n|]{0,80}?<<<")
 PRIVATE_KEY = (r"PRIVATE KEY(?: BLOCK)?-----", "Private-Lines: ")
 AWS_KEY = (r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",)
 RULES = (
@@ -11660,9 +11664,22 @@ RULES = (
          anywhere=tuple(rf"{option}[ =](?=[^\0- ]{{1,300}}:[^\0- \"'\\]{{6}})" for option in ("-u", "--user"))),
     Rule("cli-option", rf"{SECRET_OPTION}(?:[ =]|[\"'\\,]{{2,6}}\s?[\"'\\]{{1,3}})\\*[\"']?([^\0- \"'`\\$<({{]{{8,500}})", plausible,
          anywhere=(rf"{SECRET_OPTION}[ =\\\"',]{{1,8}}(?=[^\0- \"'\\\d]{{0,99}}+\d)(?=[^\0- \"'\\]{{8}})",)),
-    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})",
-         plausible,
-         anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\\d]{{0,99}}+\d)" for option in "pa")),
+    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli|mongo|twine|sqlcmd|zip|ldapsearch)"
+                       rf"[^\r\n|;]{{0,120}}? -[paPw] {{0,2}}{ARGUMENT}",
+         plausible, anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\\d]{{0,99}}+\d)" for option in "paPw")),
+    Rule("cli-option", r"(?:htpasswd -\w{0,4}b\w{0,3} [^\0- ]{1,100} [^\0- ]{1,60}|nmcli [^\r\n|;]{0,120}? password)"
+                       rf" {{1,3}}{ARGUMENT}",
+         plausible, anywhere=("(?i)htpasswd -", "(?i)nmcli ")),
+    Rule("cli-secret", r"(?i)login(?: --?[\w-]{2,20}){0,2} {1,3}\\*[\"']?([\w+/=-]{24,200})(?![\w./=-])", plausible,
+         anywhere=(r"(?i)login(?: --?[\w-]{2,20}){0,2} {1,3}[\\\"']{0,8}(?=[\w+/=-]{24})",)),
+    Rule("cli-secret", rf"(?:login|secrets?[ :](?:set|put))[^\r\n|]{{0,80}}?(?: --body| -b|<<<)[ =]{{0,2}}{ARGUMENT}", plausible,
+         anywhere=SET_SECRET),
+    Rule("cli-secret", rf"(?:secrets?|config|env)[ :]set [^\r\n|;=]{{0,80}}=\\*[\"']?{ARGUMENT}", plausible, anywhere=SET_SECRET),
+    Rule("cli-secret", rf"(?:echo|printf) [^|\r\n]{{0,30}}?{ARGUMENT}\\*[\"']? {{0,2}}\| {{0,2}}(?:sudo (?:-S|--stdin)"
+                       r"|[^|\r\n]{0,80}?(?:--password-stdin|--with-token|chpasswd|secrets?[ :](?:set|put)))", plausible,
+         anywhere=(*SET_SECRET, "sudo -S", "sudo --stdin", "--password-stdin", "--with-token", "(?i)chpasswd")),
+    Rule("sql-password", r"(?i)(?:password|identified by) {1,3}\\*'([^\0- \"'`\\<({]{8,200})\\*'", plausible,
+         anywhere=(r"(?i)password {1,3}\\{0,6}'(?=[^\0- ']{8})", "(?i)identified by ")),
     Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", random_value, anywhere=(":5432:",)),
     Rule("query-token", r"(?i)[?&;](?:x-amz-signature|x-amz-security-token|x-goog-signature|sig|signature"
                         r"|\w{0,20}(?:token|key|secret|password))=([\w.~%+/-]{16,2000})", plausible,
@@ -11672,6 +11689,8 @@ RULES = (
     Rule("env-assign", r"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIALS?)"
                        r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?(?:base64:)?([^\0- \"'\\`;&|(),<>$]{8,500})",
          plausible, (), ASSIGNED, ASSIGNED_WORDS),
+    Rule("plain-assign", r"(?:requirepass|masterauth|auth_pass) {1,8}([^\0- \"'`\\<({]{8,200})", plausible,
+         anywhere=("(?i)requirepass ", "(?i)masterauth ", "(?i)auth_pass ")),
     Rule("env-assign", r"PASSW(?:OR)?D[=:]\s{0,4}\\*[\"']?([^\0- \"'\\`;&|(),<>$/]{8,500})", random_value,
          anywhere=(r"PASSW(?:OR)?D[=:]\\{0,4}",)),
     Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\)?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=(]|\|\||\?\?|(?<=[\"']),|\{{\s{{1,20}}default\s{{0,8}}=)\s{{0,4}}"
@@ -11732,8 +11751,9 @@ def scanner_for(privacy):
     word_hints = by_hint((hint, number) for number, rule in enumerate(rules) if not rule.anywhere
                          for hint in rule.hints or (rule.pattern,))
     hints = by_hint((hint, number) for number, rule in enumerate(rules) for hint in rule.anywhere)
-    exact, wide, lower = (tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind},
-                                             anchors)) for kind, anchors in (("", ANCHORS_IN_TEXT), ("wide", ""), ("(?i)", ANCHORS_IN_LOWER)))
+    exact, wide, lower = (
+        tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind}, anchors))
+        for kind, anchors in (("", ANCHORS_IN_TEXT), ("wide", ""), ("(?i)", ANCHORS_IN_LOWER)))
     # Apart, as they are frequent: their lines need not be tried for anything else.
     at_home = tuple((re.compile(hint.encode()), {HOME}) for hint in home_hints(privacy.homes) if privacy.strip_paths)
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
