@@ -13701,7 +13701,8 @@ class Daemon:
         else:
             if not acked or acked["chain"] != draft.chain:      # a new content deserves a new chance
                 statements.append(("UPDATE outbox SET attempts = 0, next_try = 0, problem = NULL, parked_for = NULL "
-                                   "WHERE tool = ? AND id = ?", name))
+                                   "WHERE tool = ? AND id = ? AND (problem IS NOT ? OR parked_for IS NOT ?)",
+                                   [*name, NEEDS_UPDATE, self.parking]))
             statements.append(("INSERT OR IGNORE INTO outbox (tool, id) SELECT tool, id FROM sessions "
                                "WHERE tool = ? AND id = ? AND (sync_status != 'deleted')", name))
         self.cache.batch(statements)
@@ -13842,11 +13843,13 @@ class Daemon:
         self.cache.batch([(FORGET_ACKNOWLEDGED + " WHERE tool = ? AND id = ?", name)])
 
     def park(self, name, answer, waiting):
-        """Rejected: not sent again until its content, this program or the account changes."""
-        log.warning("%s %s was rejected: %s", *name, answer.problem)
+        """Rejected: not sent again until its content, this program or the account changes; where only a newer
+        program will do, its content does not count."""
+        problem = NEEDS_UPDATE if answer.data.get("field") == "rules" else answer.problem
+        log.warning("%s %s was rejected: %s", *name, problem)
         self.rejected += 1
         self.cache.batch([("UPDATE outbox SET parked_for = ?, problem = ? WHERE tool = ? AND id = ?",
-                           [self.parking, answer.problem, *name])])
+                           [self.parking, problem, *name])])
 
     def bury(self, name, answer, waiting):
         """Deleted on the server by a person: that holds until `push --restore`."""
@@ -14041,6 +14044,7 @@ REACTIONS = {
 DELTA_REACTIONS = {409: Daemon.rebase, **dict.fromkeys((400, 404, 405, 413, 415, 422), Daemon.send_whole)}
 
 WAITS_FOR_REVIEW = "held for review"
+NEEDS_UPDATE = "secrets were masked in it on the server by newer rules than these: update daemon.py, then it is sent again"
 REVIEW_OF = """
     SELECT (SELECT count(*) FROM masks WHERE tool = ? AND id = ?), r.state, r.masks_accepted
       FROM (SELECT 1) LEFT JOIN reviews r ON r.tool = ? AND r.id = ?"""
