@@ -11456,7 +11456,7 @@ SECRET_WORD = (rf"(?:(?:{KEYS})[ _-]?key|secret|token|passw(?:or)?d|passwd|passp
 ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "psk", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
-    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+[ \\"\'`(bftnr]{{0,16}}'
+    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+(?:[ "\'`(]|\\[bfnrt]?|[bf](?=["\'\\])){{0,16}}'
     rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,8}}(?=[\w.+/=~-]{{12}}))'
     rf'(?=[^\0- "\'\\`]{{8}})(?:(?=[^\0- "\'\\`\d]{{0,99}}+\d)|(?<=["\'`])(?=[\w+/=~!@#%^*-]{{12}}))(?![\w.$]{{1,80}}+[(\[])'
     for word in ASSIGNED_WORDS)
@@ -11638,7 +11638,7 @@ RULES = (
     Rule("saas", r"secret-(?:live|test)-[\w=-]{30,}"),
     Rule("saas", r"p8e-[a-z0-9]{32}(?!\w)"),
     Rule("saas", r"EAA[A-Z][A-Za-z0-9]{100,}", with_digit),
-    Rule("saas", r"AAAAAAAAAAAAAAAAAAAAA(?!A)[\w%+/=-]{80,}", with_digit, ("AAAAAAAAAAAAAAAAAAAAA(?!A)",)),
+    Rule("saas", r"AAAAAAAAAAAAAAAAAAAAA(?!A)[\w%+/=-]{80,}", with_digit, ("A(?!A)(?<=AAAAAAAAAAAAAAAAAAAAA)",)),
     Rule("saas", r"\d/\d{16}(?:/\d{16})?:[0-9a-f]{32}", hints=(r":[0-9a-f]{32}(?<=\d{16}:.{32})",)),
     Rule("saas", r"cloudinary://\d{10,20}:([\w-]{20,})@"),
     # Shapes that many use.  Of a JWT the first part only names the algorithm; it stays.
