@@ -11401,7 +11401,7 @@ def external_block(block):
 # rules whose hint was found.
 # ---------------------------------------------------------------------------
 
-RULES_VERSION = 2               # raise it with every change of RULES: servers then check what they hold again
+RULES_VERSION = 3               # raise it with every change of RULES: servers then check what they hold again
 
 
 class Privacy(NamedTuple):
@@ -11445,8 +11445,8 @@ FILE_PATH = re.compile(r"~|\.{0,2}/[\w.-]+/|[A-Za-z]:[\\/]")
 
 def entropy(text):
     """Bits per character."""
-    counts = Counter(text).values()
-    return sum(count / len(text) * math.log2(len(text) / count) for count in counts)
+    size, counts = len(text), map(text.count, set(text))
+    return math.log2(size) - sum([count * math.log2(count) for count in counts if count > 1]) / size
 
 
 def random_looking(value):
@@ -11462,8 +11462,11 @@ def plausible(value):
 
     Without a digit it must look very random.  That costs passwords of small letters and
     saves most of the false alarms in source code."""
-    return random_value(value) and (any(char.isdigit() for char in value)
-                                    or len(value) >= 12 and len(value) < 2.7 * len(WORDS_OF.findall(value)))
+    return ((DIGIT.search(value) or len(value) >= 12 and len(value) < 2.7 * len(WORDS_OF.findall(value)))
+            and random_value(value))
+
+
+DIGIT = re.compile(r"\d")
 
 
 def random_value(value):
@@ -11522,27 +11525,26 @@ class Rule(NamedTuple):
     it has none, if `check` agrees.  `hints` are the byte patterns that make a line a
     candidate, the pattern itself if there are none; they are searched in long words only, or
     `anywhere` in its stead.  `words` are for patterns that begin with a choice, which `re` is slow to
-    find: one of them, in any case, stands at most `near` characters behind the beginning of every match;
-    where that is more than 0, the pattern begins with SECRET_WORD."""
+    find: every match begins with one of them, in any case, or with SECRET_WORD."""
     name: str
     pattern: str
     check: Callable = random_looking
     hints: tuple = ()
     anywhere: tuple = ()
     words: tuple = ()
-    near: int = 0
 
 
 # Where a value is given to a name that sounds secret: api_key: "…", DB_PASSWORD=…, {"token": "…"}, "the token is …".
-SECRET_WORD = (r"(?:(?:api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook|session|admin"
-               r"|deploy|storage|subscription)[ _-]?key|secret|token|passw(?:or)?d|passwd|passphrase|(?<![A-Za-z])pass|pwd"
+KEYS = ("api|access|secret|private|auth|signing|encryption|account|master|service|app|license|webhook|session|admin"
+        "|deploy|storage|subscription")
+SECRET_WORD = (rf"(?:(?:{KEYS})[ _-]?key|secret|token|passw(?:or)?d|passwd|passphrase|passcode|(?:(?<![A-Za-z])|(?<=set))pass|pwd|psk"
                r"|credentials?)(?:_?base|_?\d{1,2})?")
-ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "credential")
+ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "psk", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
-    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+[ \\"\'`(bftnr]{{0,16}}'
+    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+(?:[ "\'`(]|\\[bfnrt]?|[bf](?=["\'\\])){{0,16}}'
     rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,8}}(?=[\w.+/=~-]{{12}}))'
-    rf'(?![\w.$]{{1,80}}+[(\[])(?=[^\0- "\'\\`]{{8}})(?:(?=[^\0- "\'\\`]{{0,99}}\d)|(?<=["\'`])(?=[\w+/=~!@#%^*-]{{12}}))'
+    rf'(?=[^\0- "\'\\`]{{8}})(?:(?=[^\0- "\'\\`\d]{{0,99}}+\d)|(?<=["\'`])(?=[\w+/=~!@#%^*-]{{12}}))(?![\w.$]{{1,80}}+[(\[])'
     for word in ASSIGNED_WORDS)
 AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,12}[:=,]|\\{0,6}\"[ :\\]{1,8}\"[a-z0-9+/]{20}|\w{0,8} ?=? ?\([\\\"']{1,6}[^\\\"']{1,60}[\\\"']{1,6},)",)
 PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,8}[:=>]{1,2}[ \\tn]{0,8}[\"'`](?=[^\0- \"'`\\]{8})"
@@ -11555,6 +11557,11 @@ QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
 # match need not hold a long word (see LONG_WORD), give hints `anywhere`: each costs as much as ten
 # others.  One with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.  Add
 # cases to tests/fixtures/secrets-written-from.tsv, in pieces.
+SECRET_OPTION = (r"--\w[\w-]{0,40}+(?i:(?<=token)|(?<=pass)|(?<=passwd)|(?<=password)|(?<=passphrase)|(?<=secret)|(?<=key)|(?<=pwd)"
+                 r"|(?<=auth))")
+ARGUMENT = r"\\*[\"']?([^\0- \"'`\\$<({|/][^\0- \"'`\\$<({|]{7,199})"
+SET_SECRET = ("(?i)secret set ", "(?i)secret put ", "(?i)secrets set ", "(?i)secrets:set ", "(?i)config:set ",
+              r"(?i)login[^\r\n|]{0,80}?<<<")
 PRIVATE_KEY = (r"PRIVATE KEY(?: BLOCK)?-----", "Private-Lines: ")
 AWS_KEY = (r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",)
 RULES = (
@@ -11717,7 +11724,7 @@ RULES = (
     Rule("saas", r"secret-(?:live|test)-[\w=-]{30,}"),
     Rule("saas", r"p8e-[a-z0-9]{32}(?!\w)"),
     Rule("saas", r"EAA[A-Z][A-Za-z0-9]{100,}", with_digit),
-    Rule("saas", r"AAAAAAAAAAAAAAAAAAAAA(?!A)[\w%+/=-]{80,}", with_digit, ("AAAAAAAAAAAAAAAAAAAAA(?!A)",)),
+    Rule("saas", r"AAAAAAAAAAAAAAAAAAAAA(?!A)[\w%+/=-]{80,}", with_digit, ("A(?!A)(?<=AAAAAAAAAAAAAAAAAAAAA)",)),
     Rule("saas", r"\d/\d{16}(?:/\d{16})?:[0-9a-f]{32}", hints=(r":[0-9a-f]{32}(?<=\d{16}:.{32})",)),
     Rule("saas", r"cloudinary://\d{10,20}:([\w-]{20,})@"),
     # Shapes that many use.  Of a JWT the first part only names the algorithm; it stays.
@@ -11733,20 +11740,32 @@ RULES = (
     Rule("auth-header", r"(?i)authorization[\"'\\\]]*\s{0,3}[:=,]\s{0,3}(?:f|b)?[\"'\\]*(?:[a-z]{3,12}\s{1,3})?"
                         r"([\w.~+/=:-]{16,4000})", plausible, anywhere=AUTH, words=("authorization",)),
     Rule("auth-header", r"(?i)(?<=-)(?<!cache-)(?:key|token|secret)[\"'\\]*\s{0,3}[:=,]\s{0,3}[\"'\\]*([\w.~+/=-]{16,2000})",
-         plausible, (), ASSIGNED, ("key", "token", "secret"), 3),
-    Rule("cookie", r"(?i)cookie[\"'\\]*\s{0,3}[:=,][^\r\n]{0,300}?=([\w.%+/~-]{20,2000})", plausible,
+         plausible, (), ASSIGNED, ("key", "token", "secret")),
+    Rule("cookie", r"(?i)cookie[\"'\\]*\s{0,3}[:=,](?:[^\r\n=]{0,200}+=){1,20}?([\w.%+/~-]{20,2000})", plausible,
          anywhere=(r"(?i)cookie[ \\\"']{0,8}[:=,]",)),
     Rule("auth-header", r"(?i)auth\\*\"\s{0,2}:\s{0,2}\\*\"([a-z0-9+/]{20,2000}={0,2})\\*\"", plausible, anywhere=AUTH),
     Rule("auth-header", rf"(?i)auth\w{{0,8}}\s?=?\s?\(\\*[\"'][^\0- \"'\\]{{1,60}}\\*[\"'],\s{{0,3}}{QUOTED}", plausible, anywhere=AUTH),
     Rule("bearer", r"(?i)bearer\s{1,3}([\w.~+/=-]{20,4000})", plausible, anywhere=(r"(?i)bearer[ \\tnr]{1,6}[\w.~+/=-]{20}",)),
     Rule("curl-user", r"(?:-u|--user)[ =][\"'\\]{0,3}[^\0- :/\"'\\+%$][^\0- :/\"'\\]{0,60}:([^\0- \"'\\]{6,200})", random_value,
          anywhere=tuple(rf"{option}[ =](?=[^\0- ]{{1,300}}:[^\0- \"'\\]{{6}})" for option in ("-u", "--user"))),
-    Rule("cli-option", r"(?i)--\w[\w-]{0,24}?(?:token|pass(?:w(?:or)?d|phrase)?|secret|key|pwd|auth)(?:[ =]|[\"'\\,]{2,6}\s?[\"'\\]{1,3})"
-                       r"\\*[\"']?([^\0- \"'`\\$<({]{8,500})", plausible,
-         anywhere=(r"--\w[\w-]{0,24}?(?i:token|pass|secret|key|pwd|auth)[\w-]{0,8}[ =\\\"',]{1,8}(?=[^\0- \"'\\]{0,99}\d)(?=[^\0- \"'\\]{8})",)),
-    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli)[^\r\n|;]{0,120}? -[pa] {0,2}\\*[\"']?([^\0- \"'`\\$<({/]{8,200})",
-         plausible,
-         anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\]{{0,99}}\d)" for option in "pa")),
+    Rule("cli-option", rf"{SECRET_OPTION}(?:[ =]|[\"'\\,]{{2,6}}\s?[\"'\\]{{1,3}})\\*[\"']?([^\0- \"'`\\$<({{]{{8,500}})", plausible,
+         anywhere=(rf"{SECRET_OPTION}[ =\\\"',]{{1,8}}(?=[^\0- \"'\\\d]{{0,99}}+\d)(?=[^\0- \"'\\]{{8}})",)),
+    Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli|mongo|twine|sqlcmd|zip|ldapsearch)"
+                       rf"[^\r\n|;]{{0,120}}? -[paPw] {{0,2}}{ARGUMENT}",
+         plausible, anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\\d]{{0,99}}+\d)" for option in "paPw")),
+    Rule("cli-option", r"(?:htpasswd -\w{0,4}b\w{0,3} [^\0- ]{1,100} [^\0- ]{1,60}|nmcli [^\r\n|;]{0,120}? password)"
+                       rf" {{1,3}}{ARGUMENT}",
+         plausible, anywhere=("(?i)htpasswd -", "(?i)nmcli ")),
+    Rule("cli-secret", r"(?i)login(?: --?[\w-]{2,20}){0,2} {1,3}\\*[\"']?([\w+/=-]{24,200})(?![\w./=-])", plausible,
+         anywhere=(r"(?i)login(?: --?[\w-]{2,20}){0,2} {1,3}[\\\"']{0,8}(?=[\w+/=-]{24})",)),
+    Rule("cli-secret", rf"(?:login|secrets?[ :](?:set|put))[^\r\n|]{{0,80}}?(?: --body| -b|<<<)[ =]{{0,2}}{ARGUMENT}", plausible,
+         anywhere=SET_SECRET),
+    Rule("cli-secret", rf"(?:secrets?|config|env)[ :]set [^\r\n|;=]{{0,80}}=\\*[\"']?{ARGUMENT}", plausible, anywhere=SET_SECRET),
+    Rule("cli-secret", rf"(?:echo|printf) [^|\r\n]{{0,30}}?{ARGUMENT}\\*[\"']? {{0,2}}\| {{0,2}}(?:sudo (?:-S|--stdin)"
+                       r"|[^|\r\n]{0,80}?(?:--password-stdin|--with-token|chpasswd|secrets?[ :](?:set|put)))", plausible,
+         anywhere=(*SET_SECRET, "sudo -S", "sudo --stdin", "--password-stdin", "--with-token", "(?i)chpasswd")),
+    Rule("sql-password", r"(?i)(?:password|identified by) {1,3}\\*'([^\0- \"'`\\<({]{8,200})\\*'", plausible,
+         anywhere=(r"(?i)password {1,3}\\{0,6}'(?=[^\0- ']{8})", "(?i)identified by ")),
     Rule("pgpass", r":5432:[\w*.-]{1,60}:[\w*.-]{1,60}:([^\0- :\"'\\]{8,200})", random_value, anywhere=(":5432:",)),
     Rule("query-token", r"(?i)[?&;](?:x-amz-signature|x-amz-security-token|x-goog-signature|sig|signature"
                         r"|\w{0,20}(?:token|key|secret|password))=([\w.~%+/-]{16,2000})", plausible,
@@ -11756,10 +11775,12 @@ RULES = (
     Rule("env-assign", r"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSWD|PASSPHRASE|PASS|PWD|CREDENTIALS?)"
                        r"(?:_BASE|_?\d{1,2})?[=:]\s{0,2}\\*[\"']?(?:base64:)?([^\0- \"'\\`;&|(),<>$]{8,500})",
          plausible, (), ASSIGNED, ASSIGNED_WORDS),
+    Rule("plain-assign", r"(?:requirepass|masterauth|auth_pass) {1,8}([^\0- \"'`\\<({]{8,200})", plausible,
+         anywhere=("(?i)requirepass ", "(?i)masterauth ", "(?i)auth_pass ")),
     Rule("env-assign", r"PASSW(?:OR)?D[=:]\s{0,4}\\*[\"']?([^\0- \"'\\`;&|(),<>$/]{8,500})", random_value,
          anywhere=(r"PASSW(?:OR)?D[=:]\\{0,4}",)),
     Rule("json-assign", rf"(?i){SECRET_WORD}\\*[\"']?\]?\)?\s{{0,4}}(?::\s?&?\w{{1,12}}\s?(?==))?(?:=>|:=|[:=(]|\|\||\?\?|(?<=[\"']),|\{{\s{{1,20}}default\s{{0,8}}=)\s{{0,4}}"
-                        rf"[bf(]?{QUOTED}", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+                        rf"[bf(]?{QUOTED}", plausible, (), ASSIGNED, (SECRET_WORD,)),
     Rule("json-assign", rf"(?:(?<!PUBLIC_)KEY|TOKEN|SECRET|PASSWORD)(?:_\d)?\\*[\"']?[\])]?\s{{0,2}}(?:\|\||\?\?|,|=)\s{{0,4}}{QUOTED}",
          plausible,
          (), ASSIGNED, ASSIGNED_WORDS),
@@ -11770,16 +11791,17 @@ RULES = (
     Rule("plain-assign", r"(?i)passw(?:or)?d (?:for|of|to|on) [\w .-]{1,30}(?::| is) {1,3}[`\"']?([^\0- \"'`\\<({]{8,200})", plausible,
          anywhere=PASSWORD),
     Rule("plain-assign", rf"(?i){SECRET_WORD}(?:\s{{0,8}}[:=]|\sis:?)\s{{0,4}}[`*]{{0,3}}([\w+/=~!@#%^*-]{{10,200}}+)(?=$|[\s,.;`\"'\\<])",
-         plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+         plausible, (), ASSIGNED, (SECRET_WORD,)),
     Rule("plain-assign", rf"(?i){SECRET_WORD}:?\s[\s`*\"']{{0,5}}([\w+/=~.-]{{20,200}}+)(?=$|[\s,;`\"'\\<*])", random_word,
-         (), ASSIGNED, ASSIGNED_WORDS, 14),
+         (), ASSIGNED, (SECRET_WORD,)),
     Rule("xml-assign", rf"(?i){SECRET_WORD}[\"'\\]*(?: value=[\"'\\]*|\s{{0,2}}>\s{{0,4}}(?:<string>)?)"
-                       r"([^\0- <>\"'\\]{8,500})", plausible, (), ASSIGNED, ASSIGNED_WORDS, 14),
+                       r"([^\0- <>\"'\\]{8,500})", plausible, (), ASSIGNED, (SECRET_WORD,)),
     Rule("plain-assign", r"(?:비밀번호|암호|패스워드|토큰|시크릿|비번)(?:는|은|가|이)?\s{0,3}[:=]?\s{0,3}([\w+/=~!@#%^*.-]{8,200})", plausible,
          anywhere=("비밀번호", "암호", "패스워드", "토큰", "시크릿", "비번")),
 )
-WORDS = {word: re.compile(word) for rule in RULES for word in rule.words}
-SECRET_WORD_AHEAD = re.compile(f"(?i)(?={SECRET_WORD})", re.ASCII)
+WORDS = {word: re.compile(word) for rule in RULES for word in rule.words if word != SECRET_WORD}
+BEFORE_KEY = re.compile(f"[ _-]?(?:{'|'.join(word[::-1] for word in KEYS.split('|'))})")
+ASCII_LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
 # Rules that go by what stands before a value; all others know the value itself.
 GUESSES = frozenset(rule.name for rule in RULES if rule.check in (plausible, random_value, random_word, password_in_url)) - {"crates-gems"}
 ENV_VALUE = "env-value"
@@ -11788,7 +11810,7 @@ HOME = "home"
 
 
 class Scanner(NamedTuple):
-    """The rules as compiled for one Privacy: (name, pattern, group, check, words, near) in order of
+    """The rules as compiled for one Privacy: (name, pattern, group, check, words) in order of
     precedence, the patterns of home folders, and the hints as (byte pattern, what to try: numbers of rules, HOME)."""
     rules: tuple
     allow: object               # pattern of what is no secret, or None
@@ -11815,13 +11837,14 @@ def scanner_for(privacy):
     word_hints = by_hint((hint, number) for number, rule in enumerate(rules) if not rule.anywhere
                          for hint in rule.hints or (rule.pattern,))
     hints = by_hint((hint, number) for number, rule in enumerate(rules) for hint in rule.anywhere)
-    exact, wide, lower = (tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind},
-                                             anchors)) for kind, anchors in (("", ANCHORS_IN_TEXT), ("wide", ""), ("(?i)", ANCHORS_IN_LOWER)))
+    exact, wide, lower = (
+        tuple(merged_hints({hint.removeprefix("(?i)"): what for hint, what in hints.items() if kind_of(hint) == kind}, anchors))
+        for kind, anchors in (("", ANCHORS_IN_TEXT), ("wide", ""), ("(?i)", ANCHORS_IN_LOWER)))
     # Apart, as they are frequent: their lines need not be tried for anything else.
     at_home = tuple((re.compile(hint.encode()), {HOME}) for hint in home_hints(privacy.homes) if privacy.strip_paths)
     compiled = [(rule.name, re.compile(rule.pattern, re.ASCII)) for rule in rules]
     return Scanner(
-        tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words, rule.near)
+        tuple((name, pattern, min(1, pattern.groups), rule.check, rule.words)
               for (name, pattern), rule in zip(compiled, rules)),
         re.compile("|".join(map(fnmatch_translate, privacy.allow))) if privacy.allow else None,
         home_patterns(privacy.homes) if privacy.strip_paths else (),
@@ -12130,9 +12153,11 @@ class Redactor:
         """A text with home folders and secrets taken out."""
         if len(text) < 6 or text[:5] == "data:" and IMAGE_DATA.fullmatch(text):
             return text
-        while True:                         # as what a mask replaced may have hidden the next
+        for _ in range(ROUNDS):             # as what a mask replaced may have hidden the next
             text = self._strip_homes(text, wanted.homes)
-            secrets = wanted.rules and found_secrets(text, wanted.rules, wanted.allow)
+            secrets = found_secrets(text, wanted.rules, wanted.allow) if wanted.rules else []
+            if secrets is None:
+                break
             if not secrets:
                 return text
             pieces, at = [], 0
@@ -12140,6 +12165,7 @@ class Redactor:
                 pieces += text[at:start], self._mask(name, secret)
                 at = end
             text = "".join([*pieces, text[at:]])
+        return self._mask("mostly-secrets", text)
 
     def _strip_homes(self, text, homes):
         for literal, pattern in homes:
@@ -12237,25 +12263,32 @@ def checkout_of(folder):
     return next((parent for parent in (Path(folder), *Path(folder).parents) if os.path.exists(parent / ".git")), None)
 
 
+ROUNDS = 30
+
+
+def most_secrets(text):
+    """So many secrets a text may hold; one with more is a list of them, masked as one, so that no text takes long."""
+    return 50 + len(text) // 200
+
+
 def found_secrets(text, rules, allow=None):
-    """The secrets in a text as (start, end, rule, secret), in order and apart from each other.
+    """The secrets in a text as (start, end, rule, secret), in order and apart from each other; None where a rule
+    finds more than most_secrets(text).
 
     Where matches overlap, all of them is masked and the first rule of the table names it."""
-    found, places, begins = [], word_places(text) if any(words for *_, words, _ in rules) else None, None
-    for order, (name, pattern, group, check, words, near) in enumerate(rules):
-        if words and places:
-            matches = matches_near(pattern, text, [places[word] for word in words], near)
-        elif near:                      # those that begin with SECRET_WORD look for it together
-            begins = [match.start() for match in SECRET_WORD_AHEAD.finditer(text)] if begins is None else begins
-            matches = matches_near(pattern, text, [begins], 0)
-        else:
-            matches = pattern.finditer(text)
+    found, places, checked = [], word_places(text) if any([words for *_, words in rules]) else {}, {}
+    for order, (name, pattern, group, check, words) in enumerate(rules):
+        matches = matches_at(pattern, text, sorted(set().union(*(places[word] for word in words)))) if words else pattern.finditer(text)
+        most = len(found) + most_secrets(text)
         for match in matches:
             secret = match[group]
             start, end = match.span(group)
-            if (secret and MASKED not in secret and not text.endswith(MASKED, 0, start) and check(secret)
-                    and not (allow and allow.match(secret))):
+            if (secret, check) not in checked:      # rules overlap
+                checked[secret, check] = secret and MASKED not in secret and check(secret) and not (allow and allow.match(secret))
+            if checked[secret, check] and not text.endswith(MASKED, 0, start):
                 found.append((start, end, order, name, secret))
+                if len(found) > most:
+                    return None
     merged = []
     for one in sorted(found):
         if merged and one[0] < merged[-1][1]:
@@ -12267,27 +12300,25 @@ def found_secrets(text, rules, allow=None):
 
 
 def word_places(text):
-    """{word: where it stands in a text before a sign that assigns}, or None where that is so often
-    that searching all of the text is faster."""
+    """{word: where it stands in a text} of WORDS, and under SECRET_WORD where one may begin."""
     lower = text.lower()
     if len(lower) != len(text):         # a few letters become two
-        return None
+        lower = text.translate(ASCII_LOWER)
     found = {word: [match.start() for match in pattern.finditer(lower)] for word, pattern in WORDS.items()}
-    if sum(map(len, found.values())) * 200 > len(text) + 2000:
-        return None
+    backwards, size = lower[::-1], len(lower)
+    starts = {size - match.end() for place in found["key"] if (match := BEFORE_KEY.match(backwards, size - place))}
+    found[SECRET_WORD] = starts.union(*(found[word] for word in ASSIGNED_WORDS if word != "key"))
     return found
 
 
-def matches_near(pattern, text, places, near):
-    """What pattern.finditer gives, tried only up to `near` characters before the places."""
+def matches_at(pattern, text, starts):
+    """What pattern.finditer gives, tried at these places only."""
     end = 0
-    for place in sorted(itertools.chain.from_iterable(places)):
-        for start in range(max(end, place - near), place + 1):
-            match = pattern.match(text, start)
-            if match:
-                yield match
-                end = match.end()
-                break
+    for start in starts:
+        match = pattern.match(text, start) if start >= end else None
+        if match:
+            yield match
+            end = match.end()
 
 
 # --- Redacting a stream -------------------------------------------------------------
@@ -13761,7 +13792,8 @@ class Daemon:
         else:
             if not acked or acked["chain"] != draft.chain:      # a new content deserves a new chance
                 statements.append(("UPDATE outbox SET attempts = 0, next_try = 0, problem = NULL, parked_for = NULL "
-                                   "WHERE tool = ? AND id = ?", name))
+                                   "WHERE tool = ? AND id = ? AND (problem IS NOT ? OR parked_for IS NOT ?)",
+                                   [*name, NEEDS_UPDATE, self.parking]))
             statements.append(("INSERT OR IGNORE INTO outbox (tool, id) SELECT tool, id FROM sessions "
                                "WHERE tool = ? AND id = ? AND (sync_status != 'deleted')", name))
         self.cache.batch(statements)
@@ -13902,11 +13934,13 @@ class Daemon:
         self.cache.batch([(FORGET_ACKNOWLEDGED + " WHERE tool = ? AND id = ?", name)])
 
     def park(self, name, answer, waiting):
-        """Rejected: not sent again until its content, this program or the account changes."""
-        log.warning("%s %s was rejected: %s", *name, answer.problem)
+        """Rejected: not sent again until its content, this program or the account changes; where only a newer
+        program will do, its content does not count."""
+        problem = NEEDS_UPDATE if answer.data.get("field") == "rules" else answer.problem
+        log.warning("%s %s was rejected: %s", *name, problem)
         self.rejected += 1
         self.cache.batch([("UPDATE outbox SET parked_for = ?, problem = ? WHERE tool = ? AND id = ?",
-                           [self.parking, answer.problem, *name])])
+                           [self.parking, problem, *name])])
 
     def bury(self, name, answer, waiting):
         """Deleted on the server by a person: that holds until `push --restore`."""
@@ -14107,6 +14141,7 @@ REACTIONS = {
 DELTA_REACTIONS = {409: Daemon.rebase, **dict.fromkeys((400, 404, 405, 413, 415, 422), Daemon.send_whole)}
 
 WAITS_FOR_REVIEW = "held for review"
+NEEDS_UPDATE = "secrets were masked in it on the server by newer rules than these: update daemon.py, then it is sent again"
 REVIEW_OF = """
     SELECT (SELECT count(*) FROM masks WHERE tool = ? AND id = ?), r.state, r.masks_accepted
       FROM (SELECT 1) LEFT JOIN reviews r ON r.tool = ? AND r.id = ?"""

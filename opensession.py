@@ -4277,7 +4277,7 @@ def refuse_unmasked(db, known):
     sent = re.search(r"\brules/(\d{1,9})", request.get_header("User-Agent") or "")
     if rows and (int(sent[1]) if sent else 0) < rows[0]["rules_version"]:
         raise problem(409, "secrets were masked in this session on the server, and what you send it with does not know them: "
-                           "update daemon.py")
+                           "update daemon.py", field="rules")
 
 
 # ---------------------------------------------------------------------------

@@ -109,12 +109,21 @@ PROBES = ["a", "token=tnr", "secret_key=bft", "key=\\t\\t", " ", "-", "_", "key"
 PROBES += ["auth(\"a\",", "cookie: ", "cookie: a=", "login ", "mysql", " -p", "--token", "--a-token ", "ENV ", "KEY ", "is ", "key is ",
            "password for a ", "password {", "default =", ":5432:", "Private-Lines: 1 ", "==", "+ASt", "JQQJ99", "M" * 24, ".", "{", "1/1",
            "token: token: ", "key key ", "비밀번호", "sshpass -p ", "auth_"]
+# Secrets without end: each hides the next, or there are as many as there can be.
+PROBES += ["LTAIa1B2c3D4", "AKIDa1B2c3D4", "--_", "PASSWORD='", "password=a1B2c3D4e5F6", "PASSWORD=\"a1B2c3D4e5F6",
+           "API_KEY='a1B2c3d4e5f6g7' ", "SECRET: a1B2c3D4e5F6g7H8 ", "COOKIE:=", "cookie=a1B2c3D4e5F6;", "token||", "KEY=",
+           "/home/ada/", "C:\\Users\\Ada B\\", "https://a:a1B2c3D4e5F6@h ", " -pa1B2c3D4e5", "echo a1B2c3D4e5 | sudo -S "]
 
 
-def starts_of_rules():
-    """The literal that each rule's pattern begins with."""
+def probes():
+    """PROBES, and the literal that each rule's pattern begins with."""
     heads = (re.match(r"(?:\(\?i\))?((?:[\w/:-]|\\\.)*)", rule.pattern)[1].replace("\\", "") for rule in RULES)
-    return sorted({head for head in heads if len(head) > 1})
+    return list(dict.fromkeys([*PROBES, *sorted({head for head in heads if len(head) > 1})]))
+
+
+def repeated(probe, size=100_000):
+    """A text of a size, of nothing but a probe."""
+    return (probe * (size // len(probe) + 1))[:size]
 
 
 def seconds_per_megabyte(text):

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 import daemon
 from daemon import Privacy, Redactor
-from secret_cases import PROBES, noise, own_cases, scores, specified_cases
+from secret_cases import PROBES, Case, noise, own_cases, repeated, scores, specified_cases
 
 
 def github_token(seed=1):
@@ -331,7 +331,7 @@ class Speed(unittest.TestCase):
         words = "".join(f"word{number} says {number * 7}, " for number in range(size // 20))[:size]
         ordinary = min(self.seconds(words) for _ in range(3))
         for probe in PROBES:
-            text = (probe * (size // len(probe) + 1))[:size]
+            text = repeated(probe, size)
             taken = self.seconds(text)
             if taken > 25 * ordinary:
                 taken = min(taken, self.seconds(text), self.seconds(text))

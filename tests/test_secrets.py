@@ -8,7 +8,7 @@ from functools import partial
 import daemon
 import opensession
 from client import ServerCase, call, new_event, new_session, running_server
-from laptop import eventually
+from laptop import DAEMON, LaptopCase, Transcript, eventually
 from secret_cases import noise
 
 TOKEN, OTHER = ("gh" + "p_" + noise("A", 36, number) for number in (1, 2))
@@ -172,6 +172,50 @@ class TheThread(unittest.TestCase):
             body = json.dumps({"session": new_session(events=[new_event(text=f"key {TOKEN}")])}).encode()
             path = "/api/sessions/" + ada("POST", "/api/sessions", body, key).json["id"]
             self.assertEqual(eventually(lambda: ada("GET", path, key=key).json["secrets"], 60), 1)
+
+
+class AnOlderDaemon(LaptopCase):
+    """A daemon that does not know the tokens of GitHub yet has sent one; its owner had it masked on the server."""
+
+    def setUp(self):
+        super().setUp()
+        program = DAEMON.read_text("utf-8")
+        newest = f"RULES_VERSION = {daemon.RULES_VERSION} "
+        rule = next(line for line in program.splitlines(True) if line.lstrip().startswith('Rule("github", r"gh[opsur]_'))
+        self.assertIn(newest, program)
+        self.older = self.laptop.home / "older.py"
+        self.older.write_text(program.replace(newest, f"RULES_VERSION = {daemon.RULES_VERSION - 1} ").replace(rule, ""), "utf-8")
+        self.transcript = Transcript(self.laptop).prompt(f"Paint with {TOKEN}").reply("Painted.")
+        self.once(self.older)
+        self.id = self.server.sessions()[0]["id"]
+        self.assertIn(f"Paint with {TOKEN}", self.server.texts(self.id))
+        self.server.call("POST", f"/api/sessions/{self.id}/redact", {})
+
+    def once(self, program):
+        """What a pass of a program says, and what the server was sent by it."""
+        before = len(self.server.uploads())
+        done = self.laptop.command("once", program=program)
+        self.assertNotIn("Traceback", done.stderr)
+        return done.stderr.count("update daemon.py"), self.server.uploads()[before:]
+
+    def rejected(self):
+        return [one["problem"] for one in json.loads(self.laptop.command("status", "--json", program=self.older).stdout)["rejected"]]
+
+    def test_it_is_told_once_to_be_updated_and_neither_brings_the_secret_back_nor_loses_what_comes_later(self):
+        masked = ["Paint with [REDACTED:github#1]", "Painted."]
+        self.transcript.prompt("And the door?").reply("Painted too.")
+        told = [self.once(self.older) for _ in range(3)]
+        self.assertEqual(sum(times for times, _ in told), 1, told)
+        self.assertEqual(self.server.texts(self.id), masked)
+        self.assertEqual(self.rejected(), [daemon.NEEDS_UPDATE])
+
+        self.transcript.prompt("And the roof?")
+        self.assertEqual(self.once(self.older), (0, []))        # not even tried
+        self.assertEqual(self.server.texts(self.id), masked)
+
+        self.assertEqual(self.once(DAEMON), (0, ["delta"]))       # what it has masked itself is what the server has
+        self.assertEqual(self.server.texts(self.id), [*masked, "And the door?", "Painted too.", "And the roof?"])
+        self.assertEqual(self.rejected(), [])
 
 
 if __name__ == "__main__":
