@@ -6,7 +6,7 @@ import { chapterAt, chaptersOf, Facts } from "./facts.js";
 import { filterOf, openFilters } from "./filters.js";
 import { openFind } from "./find.js";
 import { isRunning } from "./following.js";
-import { rename } from "./go.js";
+import { again, rename } from "./go.js";
 import { openGrowing } from "./growing.js";
 import { bar, header, usageTable } from "./head.js";
 import { element, html } from "./html.js";
@@ -22,6 +22,7 @@ import { openStepping } from "./stepping.js";
 import { nextFrame } from "./sight.js";
 import { openStore } from "./store.js";
 import { styled } from "./styled.js";
+import { onChange } from "./tabs.js";
 import { chooseFile } from "./touched.js";
 import { openWhole } from "./whole.js";
 
@@ -61,6 +62,7 @@ export async function show(view, { params: [id], query, back }) {
     openActs(part(".reader"), store, ordinal => { const { from, to } = chapterOf(ordinal); return [from, to]; });
     const doing = actions();
     const leaveKeys = useKeys(stepping.keys);
+    const leaveTabs = onChange((changed, here) => !here && changed.startsWith(path) && growing.news().catch(error => error.status === 404 && again()));
     addEventListener("hashchange", follow);
     view.addEventListener("click", clicked);
     await begin();
@@ -71,6 +73,7 @@ export async function show(view, { params: [id], query, back }) {
     return () => {
         removeEventListener("hashchange", follow);
         leaveKeys();
+        leaveTabs();
         growing.close();
         map.close();
         reader.close();
