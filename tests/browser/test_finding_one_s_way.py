@@ -119,7 +119,7 @@ class GoingThere(OneSession):
 class Finding(OneSession):
     def indexed(self):
         """Wait until the session can be searched."""
-        self.until(lambda: call(self.address, "GET", f"/api/sessions/{self.session}/events?q=mended", key=self.key).get("hits"), "the index", seconds=20)
+        self.until(lambda: call(self.address, "GET", f"/api/sessions/{self.session}/events?q=mended", key=self.key).get("hits"), "the index")
 
     def test_the_search_counts_and_leads_from_hit_to_hit(self):
         self.indexed()
@@ -197,6 +197,7 @@ class Growing(OneSession):
         call(self.address, "POST", f"/api/sessions/{session}/events", {"events": [late]}, key=self.key)
         self.run_js("document.dispatchEvent(new Event('visibilitychange'))")
         self.see("button.unseen-events", "1 new")
+        self.see(".numbers", f"{len(events) + 1} events")
         self.see(".prompt", "Look at harbour 0")
         self.click("button.unseen-events")
         self.see(".reply", "One more word.")
@@ -217,7 +218,7 @@ class Growing(OneSession):
             late = new_event("AgentMessage", f"News number {number}.")
             late["timestamp"] = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
             call(self.address, "POST", f"/api/sessions/{session}/events", {"events": [late]}, key=self.key)
-            self.see(".reply", f"News number {number}.", seconds=20)
+            self.see(".reply", f"News number {number}.")
             self.until(lambda: self.run_js("return innerHeight + scrollY > document.documentElement.scrollHeight - 150"), "the end in sight")
         self.assertEqual(self.all("button.unseen-events"), [])
 

@@ -55,7 +55,7 @@ class AServerThatGoes(PageCase):
         self.click("nav a[href='/teams']")
         self.see(".notice", "cannot be reached")
         self.start()
-        self.see("main h1", "Teams", seconds=30)
+        self.see("main h1", "Teams")
         self.assertEqual(self.path, "/teams")
 
     def test_reading_goes_on_where_it_was_once_the_server_is_back(self):
@@ -66,8 +66,8 @@ class AServerThatGoes(PageCase):
         self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".end .error"), "a sentence at the end")
         self.assertIn("cannot be reached", self.one(".end .error").text)
         self.start()
-        self.until(lambda: not self.all(".end .error"), "the sentence gone", seconds=30)
-        self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".reader .over"), "the end", seconds=30)
+        self.until(lambda: not self.all(".end .error"), "the sentence gone")
+        self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".reader .over"), "the end")
 
     def test_a_restart_in_between_is_not_noticed(self):
         self.sign_in(self.key)
