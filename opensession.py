@@ -5328,7 +5328,7 @@ def page_files():
     return tuple(sorted(filter(None, map(page_file, paths))))
 
 
-VERSIONS = {}               # name of a version of the page -> its files and bundles; those that are asked for as long as this server runs
+VERSIONS = {}               # name of a version of the page -> {name: answer} of its bundles, and its files; as long as this server runs
 
 
 @functools.lru_cache(maxsize=4)
@@ -5336,13 +5336,13 @@ def page_version(files):
     """The name of what all files of the page hold together."""
     tags = [f"{os.path.relpath(path, settings.web_dir)} {read_page_file(path, *facts).tag}" for path, *facts in files]
     version = sha256("\n".join(tags).encode()).hexdigest()[:12]
-    VERSIONS[version] = frozenset(files), {name: page_answer(text.encode(), PAGE_TYPES[".js"]) for name, text in bundled(files).items()}
+    VERSIONS[version] = {name: page_answer(text.encode(), PAGE_TYPES[".js"]) for name, text in bundled(files).items()}, frozenset(files)
     return version
 
 
 def version_file(version, path):
     """A bundle or a file of a version of the page; None where it has none, or where the file is another by now."""
-    files, bundles = VERSIONS.get(version, ((), {}))
+    bundles, files = VERSIONS.get(version, ({}, ()))
     file = page_file(path)
     return bundles.get(path) or (read_page_file(*file) if file in files else None)
 
@@ -5352,46 +5352,30 @@ def version_file(version, path):
 BUNDLES = {"list.bundle.js": ["app.js", "sessions.js"], "session.bundle.js": ["session.js"]}
 IMPORT = re.compile(r'^import (?:({.*}) from )?"\./([\w./-]+)";$', re.M)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.M)
+LATER = re.compile(r'\bimport\("\./([\w-]+\.js)"\)')
 
 
 def bundled(files):
-    """{name: text} of the bundles, and of the modules in them, each of which now only says in which one it is.  Raises OSError."""
-    modules = {os.path.relpath(path, settings.web_dir): Path(path).read_text() for path, *_ in files if path.endswith(".js")}
+    """{name: text} of the bundles, and of the modules in them, which for others only say in which one they are.  Raises OSError."""
+    modules, homes = page_modules(files), homes_of(files)
+    bundles = {bundle: bundle_of(bundle, homes, modules) for bundle in homes.values()}
+    return bundles | {name: f'import {{ {variable(name)} }} from "./{bundle}";\n'
+                            f'export const {{ {", ".join(EXPORT.findall(modules[name]))} }} = {variable(name)};\n' for name, bundle in homes.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def page_modules(files):
+    """{name: text} of the modules of the page.  Raises OSError."""
+    return {os.path.relpath(path, settings.web_dir): Path(path).read_text() for path, *_ in files if path.endswith(".js")}
+
+
+def homes_of(files):
+    """{module: its bundle}, each behind what it imports."""
     homes = {}
     for bundle, names in BUNDLES.items():
-        for name in modules_of(names, modules):
+        for name in modules_of(names, page_modules(files)):
             homes.setdefault(name, bundle)
-    homes = {name: bundle for name, bundle in homes.items() if "/" not in name}
-    return {**{bundle: bundle_of(bundle, homes, modules) for bundle in dict.fromkeys(homes.values())},
-            **{name: f'import {{ {variable(name)} }} from "./{bundle}";\nexport const {{ {", ".join(EXPORT.findall(modules[name]))} }} = {variable(name)};\n'
-               for name, bundle in homes.items()}}
-
-
-def bundle_of(bundle, homes, modules):
-    """The text of a bundle: each of its modules as a function that is run at once and gives what the module exports."""
-    held = [name for name, home in homes.items() if home == bundle]
-    outside = dict.fromkeys(outer_import(found, homes) for name in held for found in IMPORT.finditer(modules[name]) if homes.get(found[2]) != bundle)
-    return "\n".join([*outside, *(module_in_bundle(modules[name], name, homes) for name in held),
-                      f"export {{ {', '.join(map(variable, held))} }};"])
-
-
-def module_in_bundle(text, name, homes):
-    inner = IMPORT.sub(lambda found: inner_import(found) if found[2] in homes else "", text)
-    return (f"const {variable(name)} = await (async () => {{\n{EXPORT.sub('', inner)}\n"
-            f"return {{ {', '.join(EXPORT.findall(text))} }};\n}})();\n")
-
-
-def inner_import(found):
-    """import { a, b as c } from "./x.js" -> const { a, b: c } = x_js"""
-    return f"const {found[1].replace(' as ', ': ')} = {variable(found[2])};" if found[1] else ""
-
-
-def outer_import(found, homes):
-    return f'import {{ {variable(found[2])} }} from "./{homes[found[2]]}";' if found[2] in homes else found[0]
-
-
-def variable(name):
-    return re.sub(r"\W", "_", name)
+    return {name: bundle for name, bundle in homes.items() if "/" not in name}
 
 
 def modules_of(names, modules, found=()):
@@ -5402,9 +5386,41 @@ def modules_of(names, modules, found=()):
     return found
 
 
+def bundle_of(bundle, homes, modules):
+    """The text of a bundle: each of its modules as a function that is run at once and gives what the module exports."""
+    held = [name for name, home in homes.items() if home == bundle]
+    outside = dict.fromkeys(outer_import(found, homes) for name in held for found in IMPORT.finditer(modules[name]) if homes.get(found[2]) != bundle)
+    return "\n".join([*outside, *(module_in_bundle(modules[name], name, homes) for name in held),
+                      f"export {{ {', '.join(map(variable, held))} }};"])
+
+
+def outer_import(found, homes):
+    return f'import {{ {variable(found[2])} }} from "./{homes[found[2]]}";' if found[2] in homes else found[0]
+
+
+def module_in_bundle(text, name, homes):
+    inner = IMPORT.sub(lambda found: inner_import(found, homes), text)
+    inner = LATER.sub(lambda found: later_import(found, homes), inner)
+    return (f"const {variable(name)} = await (async () => {{\n{EXPORT.sub('', inner)}\n"
+            f"return {{ {', '.join(EXPORT.findall(text))} }};\n}})();\n")
+
+
+def inner_import(found, homes):
+    """import { a, b as c } from "./x.js" -> const { a, b: c } = x_js"""
+    return f"const {found[1].replace(' as ', ': ')} = {variable(found[2])};" if found[1] and found[2] in homes else ""
+
+
+def later_import(found, homes):
+    return f'import("./{homes[found[1]]}").then(bundle => bundle.{variable(found[1])})' if found[1] in homes else found[0]
+
+
+def variable(name):
+    return re.sub(r"\W", "_", name)
+
+
 # What the first view of an address needs beside app.js, so that it is asked for at once and not import by import:
 # modules and style sheets, and what they will ask the API for (as HTML), with the part of the address that is in brackets.
-ALWAYS_AHEAD = ["/api/health", "/api/auth/me"]
+ALWAYS_AHEAD = ["/api/auth/me"]
 AHEAD = [("", ["sessions.js"], []),
          (r"session/([\w-]+)", ["session.js", "reading.css"],
           ["/api/sessions/{}", "/api/sessions/{}/map", "/api/sessions/{}/outline?limit=50", "/api/sessions/{}/events?from=0&amp;limit=30"])]
@@ -5424,17 +5440,18 @@ def page_shell(files, ahead):
     names, requests = ahead
     version = f"/v/{page_version(files)}/"
     links = [f'<link rel="stylesheet" href="{version}{name}">' for name in names if name.endswith(".css")]
+    links += [f'<link rel="modulepreload" href="{version}{name}">' for name in modules_ahead(files, names)]
     links += [f'<link rel="preload" as="fetch" crossorigin href="{each}">' for each in requests]
-    links += [f'<link rel="modulepreload" href="{version}{name}">' for name in modules_of(["app.js", *names], served_modules(files))]
-    shell = (settings.web_dir / "index.html").read_text().replace('="/', f'="{version}').replace("</head>", "\n".join([*links, "</head>"]))
-    return page_answer(shell.encode(), PAGE_TYPES[".html"])
+    start = homes_of(files).get("app.js", "app.js")
+    shell = (settings.web_dir / "index.html").read_text().replace("/app.js", f"/{start}").replace('="/', f'="{version}')
+    return page_answer(shell.replace("</head>", "\n".join([*links, "</head>"])).encode(), PAGE_TYPES[".html"])
 
 
-def served_modules(files):
-    """{name: text} of the modules as browsers get them."""
-    _, bundles = VERSIONS[page_version(files)]
-    return {os.path.relpath(path, settings.web_dir): Path(path).read_text() for path, *_ in files if path.endswith(".js")} | {
-        name: answer.plain.decode() for name, answer in bundles.items()}
+@functools.lru_cache(maxsize=64)
+def modules_ahead(files, names):
+    """The bundles and modules that app.js and these names take."""
+    homes, served = homes_of(files), page_modules(files) | bundled(files)
+    return modules_of([homes.get(name, name) for name in ("app.js", *names)], served)
 
 
 # ---------------------------------------------------------------------------

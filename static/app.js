@@ -103,9 +103,12 @@ async function start() {
     takeInvitation();
     // What the view needs is fetched while the server says who we are.
     route(location.pathname)[0]().catch(() => null);
-    const [health] = await Promise.all([get("/api/health").catch(() => ({})), loadUser().catch(() => null)]);
-    if (health.first_user && location.pathname !== "/login") history.replaceState({}, "", "/login");
+    await loadUser().catch(() => null);
+    if (!user() && location.pathname !== "/login" && await isUnused()) history.replaceState({}, "", "/login");
     await show();
 }
+
+/** Whether nobody has ever been registered here. */
+const isUnused = () => get("/api/health").then(health => health.first_user, () => false);
 
 start();

@@ -118,7 +118,7 @@ class WhatIsAskedForAhead(unittest.TestCase):
     def test_the_page_of_a_session_asks_the_api_for_just_that(self):
         files, requests = opensession.ahead_of("session/abc")
         events, turns = re.search(r"FIRST = { events: (\d+), turns: (\d+) }", MODULES["session.js"]).groups()
-        self.assertEqual(set(requests) - {"/api/health", "/api/auth/me"},
+        self.assertEqual(set(requests) - {"/api/auth/me"},
                          {"/api/sessions/abc", "/api/sessions/abc/map", f"/api/sessions/abc/outline?limit={turns}",
                           f"/api/sessions/abc/events?from=0&amp;limit={events}"})
         for name in files:

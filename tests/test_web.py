@@ -108,14 +108,15 @@ class Files(PageCase):
         (self.web / "session.js").write_text('import { a } from "./a.js";\nimport { b } from "./b.js";')
         for name in ("b.js", "later.js", "reading.css"):
             (self.web / name).write_text(name)
-        first = {"app.js", "list.bundle.js", "vendor/deep.js"}
-        for url, wanted in [("/settings", first), ("/session/abc-1", {*first, "session.js", "session.bundle.js", "reading.css"})]:
+        first = {"list.bundle.js", "vendor/deep.js"}
+        for url, wanted in [("/settings", first), ("/session/abc-1", {*first, "session.bundle.js", "reading.css"})]:
             page = self.nobody.get(url).body.decode()
             self.assertEqual(set(re.findall(r'href="/v/\w+/([\w./]+)"', page)), wanted)
             self.assertEqual("/api/sessions/abc-1/map" in page, "abc-1" in url)
 
     def test_a_module_is_in_one_bundle_and_its_address_leads_there(self):
-        (self.web / "app.js").write_text('import { a, b as c } from "./a.js";\nimport "./vendor/deep.js";\nc(a);')
+        (self.web / "app.js").write_text('import { a, b as c } from "./a.js";\nimport "./vendor/deep.js";\n'
+                                         'c(() => import("./session.js"));')
         (self.web / "a.js").write_text("export const a = 1;\nexport async function b() {}\nconst own = 2;")
         (self.web / "session.js").write_text('import { a } from "./a.js";\nexport class Session {}')
         texts = {name: self.nobody.get(self.versioned(name)).body.decode()
@@ -132,7 +133,7 @@ return { a, b };
 const app_js = await (async () => {
 const { a, b: c } = a_js;
 
-c(a);
+c(() => import("./session.bundle.js").then(bundle => bundle.session_js));
 return {  };
 })();
 
