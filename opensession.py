@@ -4332,7 +4332,7 @@ def search(reader, db):
     wanted = query_number("limit", 20, 1, 50)
     cursor = search_cursor(sort)
     looking = plan_search(db, reader, asked)
-    narrow_as_list(looking)
+    narrow_as_list(db, reader, looking)
     found = find_best(db, looking, cursor, wanted) if sort == "best" else None
     found = found or find_newest(db, looking, cursor if sort == "newest" else None, wanted)
     count, capped = count_places(db, looking, found, cursor)
@@ -4442,10 +4442,12 @@ def list_marks():
     return [*marks, [user_mark(query("user_id"))]] if query("user_id") else marks
 
 
-def narrow_as_list(plan):
-    """Let a search find only what a list shows with the same query string: its filters, team, day or time."""
+def narrow_as_list(db, reader, plan):
+    """Let a search find only what a list shows with the same query string: its filters, team, day or time, what holds secrets."""
     exactly = {f"s.{column} = ?": query(name) for name, column in FILTERS.items() if query(name)}
     exactly |= {"s.team_id = ?": query("team_id")} if query("team_id") else {}
+    if query("secrets") == "1":
+        exactly["s.id IN (SELECT value FROM json_each(?) each)"] = json_text(sessions_with_secrets(db, reader))
     bounds = time_bounds()
     exactly |= {f"s.updated_at {sign} ?": at for sign, at in bounds.items()}
     plan.where += exactly
