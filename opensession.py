@@ -3745,8 +3745,9 @@ def children(db, reader, parent):
     return [summary(row) for row in rows]
 
 
-MAY_CHANGE = f"""EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND (
-    s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team='s.team_id')}))"""
+# Who may rename, move, mask and delete a session `s` (three times): its uploader and the team's admins.
+CHANGEABLE = f"(s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team='s.team_id')})"
+MAY_CHANGE = f"EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND {CHANGEABLE})"
 
 
 def may_change(db, reader, row):
@@ -4034,7 +4035,7 @@ def sessions_with_secrets(db, reader, among=None):
     some = "" if among is None else "AND b.session_id IN (SELECT value FROM json_each(?) each)"
     rows = db.execute(f"""
         SELECT DISTINCT s.id FROM blocks b INDEXED BY blocks_with_secrets CROSS JOIN sessions s ON s.id = b.session_id
-         WHERE b.secrets > 0 {some} AND (s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team="s.team_id")}) LIMIT {COUNTED}
+         WHERE b.secrets > 0 {some} AND {CHANGEABLE} LIMIT {COUNTED}
     """, [*([] if among is None else [json_text(among)]), *[reader["id"]] * 3])
     return [row["id"] for row in rows]
 
