@@ -31,8 +31,8 @@ figures: .venv/tests          ## every figure in its long form, and one table of
 $(FIGURES): .venv/tests
 	$(PY) tests/slow/figures.py $@
 
-browser: .venv/tests          ## the page in Chromium: apt install chromium-driver fonts-noto-cjk
-	$(PYTEST) -m "not long" --dist loadscope tests/browser
+browser: .venv/tests          ## the page in Chromium, but for axe and xss: apt install chromium-driver fonts-noto-cjk
+	$(PYTEST) --dist loadscope --ignore tests/browser/test_axe.py --ignore tests/browser/test_hostile.py tests/browser
 
 axe: .venv/tests              ## what axe-core finds wrong on every page and state, in both languages and themes
 	$(PYTEST) --dist loadscope tests/browser/test_axe.py

@@ -3920,8 +3920,9 @@ def children(db, reader, parent):
     return [summary(row) for row in rows]
 
 
-MAY_CHANGE = f"""EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND (
-    s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team='s.team_id')}))"""
+# Who may rename, move, mask and delete a session `s` (three times): its uploader and the team's admins.
+CHANGEABLE = f"(s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team='s.team_id')})"
+MAY_CHANGE = f"EXISTS (SELECT 1 FROM sessions s WHERE s.id = ? AND {CHANGEABLE})"
 
 
 def may_change(db, reader, row):
@@ -4208,7 +4209,7 @@ def sessions_with_secrets(db, reader, among=None):
     some = "" if among is None else "AND b.session_id IN (SELECT value FROM json_each(?) each)"
     rows = db.execute(f"""
         SELECT DISTINCT s.id FROM blocks b INDEXED BY blocks_with_secrets CROSS JOIN sessions s ON s.id = b.session_id
-         WHERE b.secrets > 0 {some} AND (s.user_id = ? AND {READABLE} OR {ADMINISTRATES.format(team="s.team_id")}) LIMIT {COUNTED}
+         WHERE b.secrets > 0 {some} AND {CHANGEABLE} LIMIT {COUNTED}
     """, [*([] if among is None else [json_text(among)]), *[reader["id"]] * 3])
     return [row["id"] for row in rows]
 
@@ -4518,7 +4519,7 @@ def search(reader, db):
     wanted = query_number("limit", 20, 1, 50)
     cursor = search_cursor(sort)
     looking = plan_search(db, reader, asked)
-    narrow_as_list(looking)
+    narrow_as_list(db, reader, looking)
     found = find_best(db, looking, cursor, wanted) if sort == "best" else None
     found = found or find_newest(db, looking, cursor if sort == "newest" else None, wanted)
     count, capped = count_places(db, looking, found, cursor)
@@ -4629,10 +4630,12 @@ def list_marks():
     return [*marks, [user_mark(query("user_id"))]] if query("user_id") else marks
 
 
-def narrow_as_list(plan):
-    """Let a search find only what a list shows with the same query string: its filters, team, day or time."""
+def narrow_as_list(db, reader, plan):
+    """Let a search find only what a list shows with the same query string: its filters, team, day or time, what holds secrets."""
     exactly = {f"s.{column} = ?": query(name) for name, column in FILTERS.items() if query(name)}
     exactly |= {"s.team_id = ?": query("team_id")} if query("team_id") else {}
+    if query("secrets") == "1":
+        exactly["s.id IN (SELECT value FROM json_each(?) each)"] = json_text(sessions_with_secrets(db, reader))
     bounds = time_bounds()
     exactly |= {f"s.updated_at {sign} ?": at for sign, at in bounds.items()}
     plan.where += exactly

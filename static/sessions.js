@@ -176,8 +176,8 @@ const row = (session, { length, hasSecrets }) => html`
 
 const rowMarks = (session, hasSecrets) => [
     isRunning(session) && html`<span class="live">${t("live")}</span>`,
-    session.has_errors && html`<span class="failed">${t("errors")}</span>`,
     hasSecrets && html`<span class="failed" title="${t("secrets.row")}">${t("secrets")}</span>`,
+    session.has_errors && html`<span class="failed">${t("errors")}</span>`,
     session.child_count > 0 && t("count.children", { n: session.child_count }),
 ];
 

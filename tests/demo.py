@@ -23,19 +23,25 @@ SAMPLES = HERE / "fixtures" / "samples"
 
 
 @contextlib.contextmanager
-def demo_server(corpus=SAMPLES, nickname="ada"):
+def demo_server(corpus=SAMPLES):
     """A running server that holds the sessions found in `corpus`; gives (address, API key)."""
-    with tempfile.TemporaryDirectory(prefix="opensession-demo-") as folder:
-        port = free_port()
-        address = f"http://localhost:{port}"
-        # Not our own environment: settings and keys of the person who looks must not count here.
-        environ = {"PATH": os.environ["PATH"], "HOME": folder, "PORT": str(port),
-                   "OPENSESSION_DATA_DIR": f"{folder}/data", "OPENSESSION_LOG": "warn"}
-        with running([sys.executable, SERVER], environ, f"{folder}/server.log"):
-            wait_until_up(address, f"{folder}/server.log")
-            run_daemon(environ, "login", address, "--nickname", nickname)
-            run_daemon(environ, "once", os.path.abspath(corpus))
-            yield address, saved_key(folder)
+    with tempfile.TemporaryDirectory(prefix="opensession-demo-") as folder, demo_in(folder, corpus) as demo:
+        yield demo
+
+
+@contextlib.contextmanager
+def demo_in(folder, corpus=SAMPLES):
+    """The same in a folder that stays: its data lies in `data`."""
+    port = free_port()
+    address = f"http://localhost:{port}"
+    # Not our own environment: settings and keys of the person who looks must not count here.
+    environ = {"PATH": os.environ["PATH"], "HOME": folder, "PORT": str(port),
+               "OPENSESSION_DATA_DIR": f"{folder}/data", "OPENSESSION_LOG": "warn"}
+    with running([sys.executable, SERVER], environ, f"{folder}/server.log"):
+        wait_until_up(address, f"{folder}/server.log")
+        run_daemon(environ, "login", address, "--nickname", "ada")
+        run_daemon(environ, "once", os.path.abspath(corpus))
+        yield address, saved_key(folder)
 
 
 def free_port():

@@ -12,7 +12,6 @@ import daemon
 import opensession
 from client import ServerCase, hail_file, moment, new_event, new_session
 from hypothesis import HealthCheck, given, settings
-from damage import read_sessions
 from hypothesis import strategies as st
 from transcripts import CORPUS
 
@@ -213,16 +212,15 @@ def active_seconds(events):
 @unittest.skipUnless(CORPUS.is_dir(), f"no corpus of real transcripts in {CORPUS}")
 class ActiveTimeOfRealSessions(SessionCase):
     def test_it_is_what_adding_up_short_pauses_gives_however_the_session_came(self):
-        count = 0
-        for tool in ("claude-code", "codex", "gemini"):
-            for source in daemon.TOOLS[tool].sources(CORPUS / tool):
-                for _, events in read_sessions(tool, source):
-                    count += len(events) > 1
-                    half = len(events) // 2
-                    session_id = self.store(events[:half], f"s-{count}-{random.random()}")
-                    self.grow(session_id, events[half:] or [new_event()])
-                    self.assertAlmostEqual(self.read(session_id, "")["active_seconds"], active_seconds(events or [new_event()]), delta=1)
-        self.assertGreater(count, 20)
+        found = [list(session.events) for tool in ("claude-code", "codex", "gemini") for source in daemon.TOOLS[tool].sources(CORPUS / tool)
+                 for session in daemon.TOOLS[tool].parse(source)]
+        self.assertGreater(len(found), 20)
+        for number, events in enumerate(found[::4]):
+            with self.subTest(number):
+                half = len(events) // 2
+                session_id = self.store(events[:half], f"s-{number}")
+                self.grow(session_id, events[half:] or [new_event()])
+                self.assertAlmostEqual(self.read(session_id, "")["active_seconds"], active_seconds(events or [new_event()]), delta=1)
 
 
 # Sessions of any shape: which event, how large, whether a sub-agent's, what it cost, when.

@@ -67,6 +67,8 @@ class StoredSecrets(ServerCase):
         self.index()
         found = self.check(self.una.get("/api/sessions?search=needle&secrets=1&facets=1"), 200).json
         self.assertEqual(([each["id"] for each in found["sessions"]], found["total"]), ([session_id], 1))
+        hits = self.check(self.una.get("/api/search?q=needle&secrets=1"), 200).json["hits"]
+        self.assertEqual([hit["session"]["id"] for hit in hits], [session_id])
 
     def test_values_that_only_sound_secret_are_not_marked(self):
         session_id = self.store("DB_PASSWORD=" + noise("A", 16, 3), "Authorization: Bearer " + noise("W", 40, 4), "[REDACTED:github#1]")

@@ -5,13 +5,15 @@
             self.sign_in()
             self.see(".sessions", "Tide table")
 
-A PageCase has one server and one browser for all its tests; each test begins as a
-visitor without cookies.  After each test the page must have asked no other host for
+A PageCase has one server for all its tests, and all cases of a process have one browser;
+each test begins as a visitor without cookies.  After each test the page must have asked no other host for
 anything, opened no dialog, broken no rule of its Content-Security-Policy, thrown no
 error and left nothing in the console.
 """
 
+import atexit
 import contextlib
+import functools
 import json
 import shutil
 import tempfile
@@ -20,8 +22,8 @@ import unittest
 import urllib.error
 import urllib.request
 
-from client import PATIENCE, running_server
-from demo import demo_server
+from client import running_server
+from demo import demo_in
 from selenium import webdriver
 from selenium.common.exceptions import (ElementClickInterceptedException, ElementNotInteractableException,
                                         StaleElementReferenceException)
@@ -34,6 +36,7 @@ FLAGS = ("--headless=new --no-sandbox --disable-gpu --disable-quic --disable-dev
          " --disable-extensions --hide-scrollbars --window-size=1280,900 --lang=en").split()
 TIDES = "Tide table shows yesterday until 09:00 in Busan"        # the title of a sample
 WITHOUT_CHROMIUM = "the page is not tested: apt install chromium chromium-driver"
+PATIENCE = 60       # seconds that a test waits for a state: a page that is broken fails many tests, one after another
 
 # What a page that is just being drawn answers.
 REDRAWN = (StaleElementReferenceException, ElementNotInteractableException, ElementClickInterceptedException)
@@ -65,6 +68,26 @@ def chromium(*flags):
             driver.quit()
 
 
+# What stays until the process ends; a worker of pytest says so itself, see conftest.py.
+LASTING = contextlib.ExitStack()
+atexit.register(LASTING.close)
+
+
+@functools.cache
+def browser():
+    """The browser of all tests of this process: starting one takes longer than most tests."""
+    return LASTING.enter_context(chromium())
+
+
+@functools.cache
+def collected():
+    """(a data directory with the sample sessions, the key of its user), to be copied: the daemon collects them once."""
+    folder = LASTING.enter_context(tempfile.TemporaryDirectory(prefix="samples-"))
+    with demo_in(folder) as (_, key):
+        pass
+    return f"{folder}/data", key
+
+
 def call(address, method, path, value=None, body=None, type="application/json", key=None):
     """One request to the API, as a program would; returns the answer's JSON.  Raises OSError with the server's sentence."""
     data = body if body is not None else None if value is None else json.dumps(value).encode()
@@ -87,7 +110,7 @@ class PageCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.address = cls.enterClassContext(cls.open_server())
-        cls.driver = cls.enterClassContext(chromium())
+        cls.driver = browser()
 
     @classmethod
     @contextlib.contextmanager
@@ -233,8 +256,11 @@ class SampleCase(PageCase):
     @classmethod
     @contextlib.contextmanager
     def open_server(cls):
-        with demo_server() as (address, cls.key):
-            yield address
+        data, cls.key = collected()
+        with tempfile.TemporaryDirectory() as cls.folder:
+            shutil.copytree(data, f"{cls.folder}/data")
+            with running_server(cls.folder, OPENSESSION_LOG="warn") as server:
+                yield f"http://localhost:{server.port}"
 
     def open_session(self, title, level=None):
         """Come in and open a session from the list; with a level of detail, choose that."""

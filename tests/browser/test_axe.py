@@ -182,7 +182,7 @@ class Reading(Looks, SampleCase):
             "secrets": lambda self: self.visit(path, ".still button"),
             "masking": lambda self: self.act(".still button", "dialog h2"),
             "news": lambda self: (self.visit(path, ".reader article"), self.grow(running), self.see("button.unseen-events")),
-            "replaced": lambda self: (self.visit(path, ".reader article"), self.grow(running, replaced=True), self.see(".stale", seconds=20)),
+            "replaced": lambda self: (self.visit(path, ".reader article"), self.grow(running, replaced=True), self.see(".stale")),
             "away while reading": lambda self: (self.visit(path, ".reader article"), self.away(True),
                                                 self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".end .error"), "a sentence")),
             "away while going": lambda self: (self.away(False), self.visit("/", ".sessions"), self.away(True), self.act("nav a[href='/teams']", ".notice")),
@@ -197,7 +197,7 @@ class Reading(Looks, SampleCase):
         events = [self.now(0, f"The key is {token}", content={"blocks": [{"type": "Text", "text": f"The key is {token}"}, picture]}),
                   *(self.now(at, f"Word {at}.\n\n" * 5) for at in range(1, 200))]
         session = call(self.address, "POST", "/api/sessions", {"session": new_session(events=events, title="Still running")}, key=self.key)["id"]
-        self.until(lambda: call(self.address, "GET", f"/api/sessions/{session}", key=self.key)["secrets"], "the secret found", seconds=60)
+        self.until(lambda: call(self.address, "GET", f"/api/sessions/{session}", key=self.key)["secrets"], "the secret found")
         return session
 
     def now(self, at, text, **more):

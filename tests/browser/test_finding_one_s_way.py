@@ -201,6 +201,7 @@ class Growing(OneSession):
         call(self.address, "POST", f"/api/sessions/{session}/events", {"events": [late]}, key=self.key)
         self.run_js("document.dispatchEvent(new Event('visibilitychange'))")
         self.see("button.unseen-events", "1 new")
+        self.see(".numbers", f"{len(events) + 1} events")
         self.see(".prompt", "Look at harbour 0")
         self.click("button.unseen-events")
         self.see(".reply", "One more word.")

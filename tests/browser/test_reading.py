@@ -4,6 +4,7 @@ import json
 
 from client import hail_file, new_event, new_session
 from page import TIDES, PageCase, SampleCase, call
+from secret_cases import noise
 
 
 class TheList(SampleCase):
@@ -54,6 +55,42 @@ class TheList(SampleCase):
         self.assertEqual(self.driver.switch_to.active_element.text, TIDES)
         self.driver.switch_to.active_element.send_keys("\n")
         self.see("header.session h1", TIDES)
+
+
+class WhatARowSays(PageCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.key = call(cls.address, "POST", "/api/register", {"nickname": "ada"})["api_key"]
+
+    def upload(self, *events, **more):
+        return call(self.address, "POST", "/api/sessions", {"session": new_session(events=list(events), **more)}, key=self.key)["id"]
+
+    def test_how_long_something_went_on_as_the_head_says_it_too(self):
+        session = self.upload(*(new_event(at=at) for at in (0, 30, 60, 4000, 4030)), title="Overnight")
+        self.sign_in(self.key)
+        self.see(".sessions [title='1m 30s active of 1h 7m']", "1m 30s")
+        self.choose("select[name=sort]", "longest")
+        self.see(".sessions [title='1m 30s active of 1h 7m']", "1h 7m")
+        self.go(f"/session/{session}")
+        self.see(".numbers", "1m 30s active of 1h 7m")
+
+    def test_that_it_still_holds_a_secret_and_which_do(self):
+        session = self.upload(new_event(text="gh" + "p_" + noise("A", 36, 1)), title="Told too much")
+        self.upload(new_event(text="Nothing"), title="Harmless")
+        self.until(lambda: call(self.address, "GET", f"/api/sessions/{session}", key=self.key)["secrets"], "the secret found")
+        self.sign_in(self.key)
+        self.see(".sessions .row:has(.sub .failed)", "Told too much")
+        self.click(".facets button[data-facet=secrets]")
+        self.until(lambda: [each.text for each in self.all(".sessions a[data-open]")] == ["Told too much"], "only that one")
+        self.assertEqual(self.path, "/?secrets=1")
+        self.click(".sessions a[data-open]")
+        self.click(".still button")
+        self.click("dialog .danger")
+        self.gone(".still")
+        self.go("/")
+        self.see(".sessions .row", "Told too much")
+        self.assertEqual(self.all(".sub .failed"), [])
 
 
 class ASession(SampleCase):
