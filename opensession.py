@@ -59,11 +59,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import waitress
+import waitress.wasyncore as wasyncore
 from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.receiver import ChunkedReceiver
+from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
 from waitress.utilities import BadRequest, Error
 
@@ -4584,8 +4586,9 @@ def shown_hits(db, reader, asked, groups):
     for search_no, ordinals in groups.items():
         if search_no in sessions:
             row = sessions[search_no]
+            title, title_from = title_snippet(row, pattern) if TITLE in ordinals else (None, None)
             hits.append({"session": summary(row), "count": len(ordinals), "count_is_capped": len(ordinals) == PLACES_OF_SESSION,
-                         "title_hit": TITLE in ordinals, "title": title_snippet(row, pattern) if TITLE in ordinals else None,
+                         "title_hit": TITLE in ordinals, "title": title, "title_from": title_from,
                          "places": best_places(reading, weighed.get(search_no, []), pattern)})
     return hits
 
@@ -4601,9 +4604,9 @@ def sessions_by_no(db, reader, numbers):
 
 
 def title_snippet(row, pattern):
-    """The title, or what else of a session the words are in."""
-    snippets = [snippet_of(row[name], pattern) for name in ("title", "description", "tags", "project", "git_branch") if row[name]]
-    return next((snippet for snippet in snippets if any(lit for _, lit in snippet)), [[row["title"] or "", False]])
+    """(snippet, name of the field) of the title, or of what else of a session the words are in."""
+    snippets = [(snippet_of(row[name], pattern), name) for name in ("title", "description", "tags", "project", "git_branch") if row[name]]
+    return next((each for each in snippets if any(lit for _, lit in each[0])), ([[row["title"] or "", False]], "title"))
 
 
 def weighed_places(db, groups):
@@ -6257,13 +6260,13 @@ class JsonErrorTask(ErrorTask):
         self.write(body)
 
 
-def make_server(descriptors):
-    """Waitress with our settings, listening but not yet serving; `descriptors` is how many files may be open."""
+def make_server(descriptors, sockets):
+    """Waitress with our settings, listening but not yet serving; `descriptors` is how many files may be open, `sockets` is filled."""
     HTTPChannel.parser_class = CappedParser
     HTTPChannel.error_task_class = JsonErrorTask
     waitress.channel.OverflowableBuffer = AnswerBuffer
     return waitress.create_server(
-        app, host=settings.host, port=settings.port, threads=4,
+        app, map=sockets, host=settings.host, port=settings.port, threads=4,
         connection_limit=min(4000, descriptors // 2), asyncore_use_poll=True,       # a download needs a second descriptor
         channel_timeout=60, recv_bytes=1 << 16, outbuf_high_watermark=1 << 20, outbuf_overflow=1 << 18,
         max_request_header_size=1 << 16, max_request_body_size=settings.max_body, ident=None,
@@ -6377,6 +6380,35 @@ def stop(*_):
     raise SystemExit(0)
 
 
+# What came in before the server was told to stop is answered, for so long; an upload that takes longer is sent again by its daemon.
+STOPPING_SECONDS = 5
+
+
+def answer_requests(sockets):
+    """Answer requests until SIGTERM or Ctrl-C, then those that have come in by then.  `sockets` is waitress's map of them."""
+    told, doors = threading.Event(), [each for each in sockets.values() if isinstance(each, TcpWSGIServer)]
+
+    def tell(*_):
+        told.set()
+        doors[0].pull_trigger()     # it looks up
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    while not told.is_set():
+        wasyncore.loop(1, True, sockets, 1)
+    wasyncore.loop(0, True, sockets, 100)           # who waits at the door comes in, one a round
+    for door in doors:
+        wasyncore.dispatcher.close(door)
+    finish_requests(sockets, time.monotonic() + STOPPING_SECONDS)
+
+
+def finish_requests(sockets, until):
+    """Answer what has come in whole, and close each connection that has nothing more to be sent."""
+    while time.monotonic() < until and (channels := [each for each in sockets.values() if isinstance(each, HTTPChannel)]):
+        for channel in channels:
+            channel.close_when_flushed |= not channel.requests
+        wasyncore.loop(0.1, True, sockets, 1)
+
+
 # What is done every hour beside the requests, in turn; each takes the database.
 CHORES = [forget_old, retire_sessions]
 
@@ -6411,13 +6443,15 @@ def serve():
         open_for_reading(error)
         log.warning("%s; so it is only read, and every change is refused", error)
     signal.signal(signal.SIGTERM, stop)
+    sockets = {}
     try:
-        server = make_server(raise_descriptor_limit())
+        server = make_server(raise_descriptor_limit(), sockets)
     except OSError as error:
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     keepers = start_keepers(started, stopped) if lock else []
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
-    server.run()
+    answer_requests(sockets)
+    server.task_dispatcher.shutdown()
     server.close()
     stopped.set()
     if lock:
