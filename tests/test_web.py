@@ -18,7 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import opensession
-from client import SERVER, Client, ServerCase, call, exchange, free_port, running_server, server_process
+from client import SERVER, Client, ServerCase, call, exchange, free_port, hail_file, new_event, new_session, running_server, server_process
 
 
 class PageCase(ServerCase):
@@ -487,6 +487,11 @@ class Serving(ProcessCase):
             self.still_answers()
 
 
+def received(connection):
+    """All that comes until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
 class Stopping(ProcessCase):
     def test_sigterm_ends_with_0_and_leaves_one_whole_database(self):
         with running_server(self.folder) as server:
@@ -499,6 +504,27 @@ class Stopping(ProcessCase):
         with contextlib.closing(sqlite3.connect(self.folder / "data" / "opensession.db")) as connection:
             self.assertEqual(connection.execute("SELECT nickname FROM users").fetchall(), [("ada",)])
             self.assertEqual(connection.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+
+    def test_told_to_stop_it_answers_what_has_come_in_and_lets_nobody_else_in(self):
+        with running_server(self.folder) as server, contextlib.ExitStack() as stack:
+            key = call(server.port, "POST", "/api/register", b'{"nickname": "ada"}', Content_Type="application/json").json["api_key"]
+            head = f"Host: localhost\r\nAuthorization: Bearer {key}\r\n"
+            events = [new_event(text="a word " * 200, at=number) for number in range(300)]
+            uploads = [gzip.compress(hail_file(new_session(f"s{number}", events=events))) for number in range(4)]
+            requests = [f"POST /api/sessions HTTP/1.1\r\n{head}Content-Type: application/jsonl\r\nContent-Encoding: gzip\r\n"
+                        f"Content-Length: {len(body)}\r\n\r\n".encode() + body for body in uploads]
+            requests += [f"GET /api/sessions HTTP/1.1\r\n{head}\r\n".encode()] * 36     # there are four threads: these wait
+            connections = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 60)) for _ in requests]
+            for connection, request in zip(connections, requests):
+                connection.sendall(request)
+            server.send_signal(signal.SIGTERM)
+            answers = [received(connection) for connection in connections]
+            self.assertEqual([answer[:12] for answer in answers], [b"HTTP/1.1 201"] * 4 + [b"HTTP/1.1 200"] * 36)
+            self.assertTrue(all(answer.endswith(b"}") for answer in answers))
+            server.communicate(timeout=60)
+            self.assertEqual(server.returncode, 0)
+            with self.assertRaises(OSError):
+                socket.create_connection(("127.0.0.1", server.port), 60)
 
     def test_a_killed_server_leaves_no_lock(self):
         with running_server(self.folder) as server:
