@@ -216,6 +216,42 @@ class Answers(PageCase):
             answer = self.check(self.nobody.request(method, url), 405, "this method is not allowed here")
             self.assertEqual(set(answer.headers["Allow"].split(",")), allowed)
 
+    def test_a_long_answer_comes_zipped_from_afar_to_those_who_take_it(self):
+        ada, session_id = self.far_away()
+        takes = {"Accept-Encoding": "br, gzip"}
+        for url in (f"/api/sessions/{session_id}/events", f"/api/sessions/{session_id}/outline", "/api"):
+            with self.subTest(url):
+                plain, zipped = ada.get(url), ada.get(url, headers=takes)
+                self.assertEqual((zipped.headers["Content-Encoding"], zipped.headers["Vary"]), ("gzip", "Accept-Encoding"))
+                self.assertEqual(gzip.decompress(zipped.body), plain.body)
+                self.assertLess(len(zipped.body), len(plain.body) / 2)
+                self.assertEqual(zipped.headers["Content-Length"], str(len(zipped.body)))
+                if tag := zipped.headers["ETag"]:
+                    self.assertEqual(tag, f"W/{plain.headers['ETag']}")
+                    self.check(ada.get(url, headers={**takes, "If-None-Match": tag}), 304)
+        self.assertIsNone(ada.get("/api/auth/me", headers=takes).headers["Content-Encoding"])       # short
+        near = Client(ada.key).get(f"/api/sessions/{session_id}/events", headers=takes)
+        self.assertIsNone(near.headers["Content-Encoding"])
+
+    def test_what_shows_something_of_the_request_or_a_key_is_not_zipped(self):
+        ada, session_id = self.far_away()
+        ada.headers["Accept-Encoding"] = "gzip"
+        self.index()
+        for url in ("/api/search?q=word", "/api/sessions?search=word", f"/api/sessions/{session_id}/events?q=word"):
+            answer = self.check(ada.get(url), 200)
+            self.assertEqual((answer.headers["Content-Encoding"], len(answer.body) > 1000), (None, True), url)
+        answer = self.check(ada.post("/api/keys", {"name": "x" * 64, "scope": "read"}), 201)
+        self.assertIsNone(answer.headers["Content-Encoding"])
+
+    def far_away(self):
+        """(a Client at another machine, the id of a session of hers)"""
+        ada = self.register("ada")
+        ada.address = "203.0.113.9"
+        return ada, self.upload(ada, new_session(events=[new_event(text="a word " * 20, at=number) for number in range(40)]))
+
+    def test_an_answer_says_how_long_it_took(self):
+        self.assertRegex(self.nobody.get("/api/health").headers["Server-Timing"], r"^app;dur=\d+\.\d\d$")
+
     def test_head_is_get_without_a_body(self):
         ada = self.register("ada")
         session = self.upload(ada)
