@@ -896,8 +896,8 @@ def inflate_block(file, block, size=None):
     return data
 
 
-def inflate_lines(file, block, first, end):
-    """Some lines of a block, by their places in it, without their line ends; what comes behind them is not inflated."""
+def inflate_lines(file, block, first=0, end=None):
+    """Some lines of a block, by their places in it, without their line ends; of what comes behind them, or its marks, nothing is inflated."""
     sizes = [size for _, size, *_ in MARK.iter_unpack(block["marks"])]
     ends = list(itertools.accumulate(sizes[:end], initial=0))
     data = inflate_block(file, block, ends[-1])
@@ -4611,8 +4611,8 @@ def shown_hits(db, reader, asked, groups):
     """The sessions of a result with their best places."""
     pattern = highlighter(asked)
     sessions = sessions_by_no(db, reader, groups)
-    reading = SimpleNamespace(blocks={}, until=time.thread_time() + SNIPPET_SECONDS)
     weighed = weighed_places(db, {no: ordinals for no, ordinals in groups.items() if no in sessions})
+    reading = new_reading(itertools.chain(*weighed.values()), SNIPPET_SECONDS)
     hits = []
     for search_no, ordinals in groups.items():
         if search_no in sessions:
@@ -4651,15 +4651,16 @@ def weighed_places(db, groups):
 
 
 def located(db, pairs):
-    """Places, with where their events lie, for [search_no, ordinal] pairs in order."""
+    """Places, with where their events lie and the marks of their blocks up to them, for [search_no, ordinal] pairs in order."""
     rows = db.execute(f"""
         SELECT i.search_no, p.value ->> 1 AS ordinal, s.body, b.first_ordinal, b.raw_bytes, b.file_offset, b.file_bytes,
-               substr(b.marks, ((p.value ->> 1) - b.first_ordinal) * {MARK.size} + 1, {MARK.size}) AS mark
+               substr(b.marks, 1, ((p.value ->> 1) - b.first_ordinal + 1) * {MARK.size}) AS marks
           FROM json_each(?) p CROSS JOIN indexed i ON i.search_no = p.value ->> 0 CROSS JOIN sessions s ON s.id = i.session_id
                CROSS JOIN blocks b ON b.session_id = s.id AND b.first_ordinal =
                (SELECT max(first_ordinal) FROM blocks WHERE session_id = s.id AND first_ordinal <= p.value ->> 1)
     """, [json_text(pairs)])
-    marks = ((row, MARK.unpack(row["mark"])) for row in rows if len(row["mark"]) == MARK.size)
+    marks = ((row, MARK.unpack_from(row["marks"], (row["ordinal"] - row["first_ordinal"]) * MARK.size)) for row in rows
+             if len(row["marks"]) == (row["ordinal"] - row["first_ordinal"] + 1) * MARK.size)
     return [{**row, "at": at, "kind": KIND_NAMES[kind]} for row, (_, _, at, kind, _) in marks]
 
 
@@ -4675,6 +4676,12 @@ def best_places(reading, weighed, pattern):
     return [shown_place(reading, place, pattern, place is places[0]) for place in places]
 
 
+def new_reading(places, seconds):
+    """For reading the events of places: `last` place of each block, `blocks` that were read so far, `until` when there is time."""
+    last = {(place["body"], place["first_ordinal"]): place for place in sorted(places, key=lambda place: place["ordinal"])}
+    return SimpleNamespace(last=last, blocks={}, until=time.thread_time() + seconds)
+
+
 def shown_place(reading, place, pattern, always):
     """A place as results show it; its text is left out where reading it would take too long."""
     event = None
@@ -4686,12 +4693,12 @@ def shown_place(reading, place, pattern, always):
 
 
 def read_place(reading, place):
-    """The event of a place, or None where its body is gone; blocks are read once."""
+    """The event of a place, or None where its body is gone; blocks are read once, up to their last place."""
     key = (place["body"], place["first_ordinal"])
     try:
         if key not in reading.blocks:
             with open_body(place["body"]) as file:
-                reading.blocks[key] = inflate_block(file, place).split(b"\n")
+                reading.blocks[key] = inflate_lines(file, reading.last[key])
         return json.loads(reading.blocks[key][place["ordinal"] - place["first_ordinal"]])
     except (BodyMissing, ValueError, IndexError):
         return None
@@ -4704,6 +4711,7 @@ def event_snippet(event, pattern):
 
 
 SNIPPET, SNIPPET_BEFORE = 200, 40
+SNIPPET_FROM = 2000         # characters that are looked at before the rest
 
 
 def highlighter(asked):
@@ -4721,9 +4729,7 @@ def word_pattern(word):
 
 def snippet_of(text, pattern):
     """[[text, whether it is one of the words], …] around the place where most words are."""
-    text, folded = alike(text)
-    spans = [match.span() + (match.lastindex,) for match in itertools.islice(found_words(text, folded, pattern), 200)]
-    first = densest(spans)
+    text, spans, first = weighed_text(text, pattern)
     start = max(0, first - SNIPPET_BEFORE)
     end = start + SNIPPET + SNIPPET_BEFORE
     pieces, at = [["…", False]] if start else [], start
@@ -4737,20 +4743,34 @@ def snippet_of(text, pattern):
     return [[SPACES.sub(" ", piece), lit] for piece, lit in pieces if piece]
 
 
+def weighed_text(text, pattern):
+    """(text, [(start, end, which word)], where most words are); of a long text the beginning, where all words are there."""
+    for part in (text[:SNIPPET_FROM], text):
+        part, folded = alike(part)
+        spans = [match.span() + (match.lastindex,) for match in itertools.islice(found_words(part, folded, pattern), 200)]
+        first, words = densest(spans)
+        if len(part) >= len(text) or pattern and words == pattern.groups and first + SNIPPET + SNIPPET_BEFORE < len(part):
+            break
+    return part, spans, first
+
+
 SPACES = re.compile(r"\s+")
 
 
 def densest(spans):
-    """Where most different words stand within the length of a snippet: the first such place, 0 where there are no words."""
+    """(where most different words stand within the length of a snippet, how many): the first such place, 0 where there are no words."""
     starts = [start for start, _, _ in spans]
 
     def words_from(start):
         return len({word for _, _, word in spans[bisect_left(starts, start):bisect_left(starts, start + SNIPPET)]})
-    return max(starts, key=words_from, default=0)
+    first = max(starts, key=words_from, default=0)
+    return first, words_from(first)
 
 
 def alike(text):
     """(text, folded text) in which the same places are the same characters."""
+    if text.isascii():
+        return text, text.lower()
     for form in (text, unicodedata.normalize("NFKC", text)):
         folded = fold_letters(form)
         if len(folded) == len(form):
@@ -4790,9 +4810,9 @@ def search_session(session_id, reader, db):
     ordinals, capped = session_ordinals(db, plan)
     start = query_number("from", 0, 0, LARGEST)
     page = [ordinal for ordinal in ordinals if ordinal >= start][:query_number("limit", 50, 1, 200)]
-    reading = SimpleNamespace(blocks={}, until=time.thread_time() + 4 * SNIPPET_SECONDS)
     pattern = highlighter(asked)
     places = located(db, [[inside[0]["search_no"], ordinal] for ordinal in page])
+    reading = new_reading(places, 4 * SNIPPET_SECONDS)
     return {"hits": [shown_place(reading, place, pattern, place is places[0]) for place in places],
             "ordinals": ordinals, "total": len(ordinals), "total_is_capped": capped,
             "next": next((ordinal for ordinal in ordinals if page and ordinal > page[-1]), None),
