@@ -3520,7 +3520,7 @@ def list_view(db, reader):
         view.other = bool(query("search"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
     view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
-    view.counts, view.total = filter_counts(db, view), None
+    (view.counts, view.team_count), view.total = filter_counts(db, view), None
     view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
     if FOUND in where:          # what was found is looked up once, not once a team
         view.where, view.args = f"{view.where} AND x.team_id IN ({view.teams})", view.args + view.team_args
@@ -3551,15 +3551,15 @@ def local_day(text, name):
 
 
 def filter_counts(db, view):
-    """{name: how many sessions} for each filter of a view alone; without any, for "all"."""
+    """({name: how many sessions} for each filter of a view alone; without any, for "all"; how many teams have any)."""
     pairs = view.filters or {"all": ""}
     rows = db.execute(f"""
-        SELECT f.name, sum(f.sessions) AS n
+        SELECT f.name, sum(f.sessions) AS n, count(*) AS teams
           FROM ({view.teams}) t CROSS JOIN (VALUES {", ".join(["(?, ?)"] * len(pairs))}) each
                CROSS JOIN facets f ON f.team_id = t.id AND f.name = each.column1 AND f.value = each.column2
          GROUP BY f.name
     """, [*view.team_args, *itertools.chain(*pairs.items())])
-    return {row["name"]: row["n"] for row in rows}
+    return {row["name"]: row["n"] for row in rows}, max((row["teams"] for row in rows), default=0)
 
 
 def list_rows(db, view, sort, cursor, skipped, limit):
@@ -3668,14 +3668,18 @@ def team_facets(db, view):
 
 def narrowed_facets(db, view):
     """{name: {value: sessions}} of the newest sessions of a narrowed view."""
-    columns = [FILTERS[name] for name in FACETS]
-    index = view.index or f"list_{view.lead}_recent"
+    columns, keys = [FILTERS[name] for name in FACETS], SORTS["recent"]
+    index, args = view.index or f"list_{view.lead}_recent", view.args
+    if view.team_count > 1 and not view.index:
+        page, args = merged_page(view, index, keys, "1"), view.args * 2
+        newest = f"""WITH RECURSIVE page (team_id, {", ".join(keys)}, no) AS ({page} LIMIT ?)
+                     SELECT {columns_of("s", columns)} FROM page CROSS JOIN sessions s ON s.rowid = page.no"""
+    else:                       # the index has them in this order, or all are wanted
+        newest = f"""SELECT {columns_of("x", columns)} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+                      WHERE {view.in_team} AND {view.where} LIMIT ?"""
     # Each column as one JSON text: as rows they would take twice as long.
-    row, = db.execute(f"""
-        SELECT {", ".join(f"json_group_array({column})" for column in columns)} FROM (
-            SELECT {columns_of("x", columns)} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
-             WHERE {view.in_team} AND {view.where} LIMIT ?)
-    """, [*view.team_args, *view.args, FACET_SESSIONS])
+    row, = db.execute(f"SELECT {', '.join(f'json_group_array({column})' for column in columns)} FROM ({newest})",
+                      [*view.team_args, *args, FACET_SESSIONS])
     return {name: Counter(value for value in json.loads(values) if value is not None) for name, values in zip(FACETS, row)}
 
 

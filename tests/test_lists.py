@@ -226,6 +226,13 @@ class Facets(ListCase):
                          ({"m-2", "m-3", "m-4", "m-5"}, True))
         self.assertFalse(self.listed(facets=1)["facets_are_capped"])
 
+    def test_of_many_teams_too_the_newest_are_counted(self):
+        for number in range(9):
+            self.send(self.ada, self.teams[number % 3], model=f"m-{number}", start=number)
+        most, opensession.FACET_SESSIONS = opensession.FACET_SESSIONS, 4
+        self.addCleanup(setattr, opensession, "FACET_SESSIONS", most)
+        self.assertEqual({model for model, _ in self.listed(facets=1, tool="codex")["facets"]["model"]}, {"m-5", "m-6", "m-7", "m-8"})
+
     def test_nothing_is_counted_of_a_team_that_one_may_not_read(self):
         self.send(self.ada, self.teams[2], project="secret")
         for filters in ({}, {"team_id": self.teams[2]}, {"tool": "codex"}):
