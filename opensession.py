@@ -59,11 +59,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import waitress
+import waitress.wasyncore as wasyncore
 from bottle import Bottle, HTTPError, HTTPResponse, JSONPlugin, request, response
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.receiver import ChunkedReceiver
+from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
 from waitress.utilities import BadRequest, Error
 
@@ -502,17 +504,19 @@ MIGRATIONS = [[
     "ALTER TABLE teams ADD COLUMN retain_days INTEGER",
     "ALTER TABLE teams ADD COLUMN quota_mb INTEGER",
     "ALTER TABLE teams ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
-    "UPDATE teams SET stored_bytes = (SELECT coalesce(sum(file_bytes), 0) FROM sessions WHERE team_id = teams.id)",
+    "ALTER TABLE teams ADD COLUMN stored_sessions INTEGER NOT NULL DEFAULT 0",
+    """UPDATE teams SET (stored_bytes, stored_sessions) =
+                        (SELECT coalesce(sum(file_bytes), 0), count(*) FROM sessions WHERE team_id = teams.id)""",
     """CREATE TRIGGER stored_insert AFTER INSERT ON sessions BEGIN
-        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes, stored_sessions = stored_sessions + 1 WHERE id = new.team_id;
     END""",
     """CREATE TRIGGER stored_delete AFTER DELETE ON sessions BEGIN
-        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes, stored_sessions = stored_sessions - 1 WHERE id = old.team_id;
     END""",
     """CREATE TRIGGER stored_update AFTER UPDATE OF file_bytes, team_id ON sessions
     WHEN (old.file_bytes, old.team_id) IS NOT (new.file_bytes, new.team_id) BEGIN
-        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
-        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+        UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes, stored_sessions = stored_sessions - 1 WHERE id = old.team_id;
+        UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes, stored_sessions = stored_sessions + 1 WHERE id = new.team_id;
     END""",
     # What should not be in sessions
     "ALTER TABLE blocks ADD COLUMN secrets INTEGER",
@@ -1000,8 +1004,8 @@ def inflate_block(file, block, size=None):
     return data
 
 
-def inflate_lines(file, block, first, end):
-    """Some lines of a block, by their places in it, without their line ends; what comes behind them is not inflated."""
+def inflate_lines(file, block, first=0, end=None):
+    """Some lines of a block, by their places in it, without their line ends; of what comes behind them, or its marks, nothing is inflated."""
     sizes = [size for _, size, *_ in MARK.iter_unpack(block["marks"])]
     ends = list(itertools.accumulate(sizes[:end], initial=0))
     data = inflate_block(file, block, ends[-1])
@@ -2372,6 +2376,34 @@ def conflict_is(status, sentence):
         raise problem(status, sentence) from None
 
 
+ZIPPED_FROM = 2000          # bytes; what is smaller travels in one packet or two in any case
+
+
+def zip_answers(callback):
+    """Plugin: zip long JSON for those who take it; on a slow line that is worth a hundred times what it costs."""
+    def call(**arguments):
+        answer = callback(**arguments)
+        if not isinstance(answer, (str, list)) or response.content_type != "application/json" or shows_request():
+            return answer
+        response.set_header("Vary", "Accept-Encoding")
+        pieces = [answer.encode()] if isinstance(answer, str) else answer
+        if is_direct() or sum(map(len, pieces)) < ZIPPED_FROM or not GZIP_ACCEPTED.search(sent("Accept-Encoding")):
+            return answer
+        response.set_header("Content-Encoding", "gzip")
+        if "ETag" in response.headers:
+            response.set_header("ETag", f"W/{response.headers['ETag']}")
+        deflate = zlib.compressobj(1, zlib.DEFLATED, 31)
+        return b"".join([*map(deflate.compress, pieces), deflate.flush()])
+    return call
+
+
+def shows_request():
+    """Whether an answer may hold something of the request, or a key.
+
+    By the size of an answer that is zipped, who sees the wire and chooses a text in it could guess the texts beside it."""
+    return request.method not in SAFE_METHODS or bool(query("q") or query("search"))
+
+
 def cached_answer(answer):
     """An answer, a dict or its JSON text, that the browser may keep until it changes."""
     text = answer if isinstance(answer, str) else json_text(answer)
@@ -2390,6 +2422,7 @@ def cached(tag):
         response.set_header(name, value)
 
 
+app.install(zip_answers)
 app.install(JSONPlugin(json_dumps=json_text))
 app.install(answer_failures)
 app.install(Doors())
@@ -3664,7 +3697,7 @@ def list_view(db, reader):
         view.other = bool(query("search") or query("secrets"))
     view.where, view.args = " AND ".join([*where, "1" if query("parent") else "x.listed"]), list(where.values())
     view.index = "sessions_by_parent" if query("parent") else "sqlite_autoindex_sessions_1" if FOUND in where else None
-    view.counts, view.total = filter_counts(db, view), None
+    (view.counts, view.team_count), view.total = filter_counts(db, view), None
     view.lead = min(view.filters, key=lambda name: view.counts.get(name, 0), default="all")
     if FOUND in where:          # what was found is looked up once, not once a team
         view.where, view.args = f"{view.where} AND x.team_id IN ({view.teams})", view.args + view.team_args
@@ -3695,15 +3728,15 @@ def local_day(text, name):
 
 
 def filter_counts(db, view):
-    """{name: how many sessions} for each filter of a view alone; without any, for "all"."""
+    """({name: how many sessions} for each filter of a view alone; without any, for "all"; how many teams have any)."""
     pairs = view.filters or {"all": ""}
     rows = db.execute(f"""
-        SELECT f.name, sum(f.sessions) AS n
+        SELECT f.name, sum(f.sessions) AS n, count(*) AS teams
           FROM ({view.teams}) t CROSS JOIN (VALUES {", ".join(["(?, ?)"] * len(pairs))}) each
                CROSS JOIN facets f ON f.team_id = t.id AND f.name = each.column1 AND f.value = each.column2
          GROUP BY f.name
     """, [*view.team_args, *itertools.chain(*pairs.items())])
-    return {row["name"]: row["n"] for row in rows}
+    return {row["name"]: row["n"] for row in rows}, max((row["teams"] for row in rows), default=0)
 
 
 def list_rows(db, view, sort, cursor, skipped, limit):
@@ -3812,14 +3845,18 @@ def team_facets(db, view):
 
 def narrowed_facets(db, view):
     """{name: {value: sessions}} of the newest sessions of a narrowed view."""
-    columns = [FILTERS[name] for name in FACETS]
-    index = view.index or f"list_{view.lead}_recent"
+    columns, keys = [FILTERS[name] for name in FACETS], SORTS["recent"]
+    index, args = view.index or f"list_{view.lead}_recent", view.args
+    if view.team_count > 1 and not view.index:
+        page, args = merged_page(view, index, keys, "1"), view.args * 2
+        newest = f"""WITH RECURSIVE page (team_id, {", ".join(keys)}, no) AS ({page} LIMIT ?)
+                     SELECT {columns_of("s", columns)} FROM page CROSS JOIN sessions s ON s.rowid = page.no"""
+    else:                       # the index has them in this order, or all are wanted
+        newest = f"""SELECT {columns_of("x", columns)} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
+                      WHERE {view.in_team} AND {view.where} LIMIT ?"""
     # Each column as one JSON text: as rows they would take twice as long.
-    row, = db.execute(f"""
-        SELECT {", ".join(f"json_group_array({column})" for column in columns)} FROM (
-            SELECT {columns_of("x", columns)} FROM ({view.teams}) t CROSS JOIN sessions x INDEXED BY {index}
-             WHERE {view.in_team} AND {view.where} LIMIT ?)
-    """, [*view.team_args, *view.args, FACET_SESSIONS])
+    row, = db.execute(f"SELECT {', '.join(f'json_group_array({column})' for column in columns)} FROM ({newest})",
+                      [*view.team_args, *args, FACET_SESSIONS])
     return {name: Counter(value for value in json.loads(values) if value is not None) for name, values in zip(FACETS, row)}
 
 
@@ -4787,14 +4824,15 @@ def shown_hits(db, reader, asked, groups):
     """The sessions of a result with their best places."""
     pattern = highlighter(asked)
     sessions = sessions_by_no(db, reader, groups)
-    reading = SimpleNamespace(blocks={}, until=time.thread_time() + SNIPPET_SECONDS)
     weighed = weighed_places(db, {no: ordinals for no, ordinals in groups.items() if no in sessions})
+    reading = new_reading(itertools.chain(*weighed.values()), SNIPPET_SECONDS)
     hits = []
     for search_no, ordinals in groups.items():
         if search_no in sessions:
             row = sessions[search_no]
+            title, title_from = title_snippet(row, pattern) if TITLE in ordinals else (None, None)
             hits.append({"session": summary(row), "count": len(ordinals), "count_is_capped": len(ordinals) == PLACES_OF_SESSION,
-                         "title_hit": TITLE in ordinals, "title": title_snippet(row, pattern) if TITLE in ordinals else None,
+                         "title_hit": TITLE in ordinals, "title": title, "title_from": title_from,
                          "places": best_places(reading, weighed.get(search_no, []), pattern)})
     return hits
 
@@ -4810,9 +4848,9 @@ def sessions_by_no(db, reader, numbers):
 
 
 def title_snippet(row, pattern):
-    """The title, or what else of a session the words are in."""
-    snippets = [snippet_of(row[name], pattern) for name in ("title", "description", "tags", "project", "git_branch") if row[name]]
-    return next((snippet for snippet in snippets if any(lit for _, lit in snippet)), [[row["title"] or "", False]])
+    """(snippet, name of the field) of the title, or of what else of a session the words are in."""
+    snippets = [(snippet_of(row[name], pattern), name) for name in ("title", "description", "tags", "project", "git_branch") if row[name]]
+    return next((each for each in snippets if any(lit for _, lit in each[0])), ([[row["title"] or "", False]], "title"))
 
 
 def weighed_places(db, groups):
@@ -4826,15 +4864,16 @@ def weighed_places(db, groups):
 
 
 def located(db, pairs):
-    """Places, with where their events lie, for [search_no, ordinal] pairs in order."""
+    """Places, with where their events lie and the marks of their blocks up to them, for [search_no, ordinal] pairs in order."""
     rows = db.execute(f"""
         SELECT i.search_no, p.value ->> 1 AS ordinal, s.body, b.first_ordinal, b.raw_bytes, b.file_offset, b.file_bytes,
-               substr(b.marks, ((p.value ->> 1) - b.first_ordinal) * {MARK.size} + 1, {MARK.size}) AS mark
+               substr(b.marks, 1, ((p.value ->> 1) - b.first_ordinal + 1) * {MARK.size}) AS marks
           FROM json_each(?) p CROSS JOIN indexed i ON i.search_no = p.value ->> 0 CROSS JOIN sessions s ON s.id = i.session_id
                CROSS JOIN blocks b ON b.session_id = s.id AND b.first_ordinal =
                (SELECT max(first_ordinal) FROM blocks WHERE session_id = s.id AND first_ordinal <= p.value ->> 1)
     """, [json_text(pairs)])
-    marks = ((row, MARK.unpack(row["mark"])) for row in rows if len(row["mark"]) == MARK.size)
+    marks = ((row, MARK.unpack_from(row["marks"], (row["ordinal"] - row["first_ordinal"]) * MARK.size)) for row in rows
+             if len(row["marks"]) == (row["ordinal"] - row["first_ordinal"] + 1) * MARK.size)
     return [{**row, "at": at, "kind": KIND_NAMES[kind]} for row, (_, _, at, kind, _) in marks]
 
 
@@ -4850,6 +4889,12 @@ def best_places(reading, weighed, pattern):
     return [shown_place(reading, place, pattern, place is places[0]) for place in places]
 
 
+def new_reading(places, seconds):
+    """For reading the events of places: `last` place of each block, `blocks` that were read so far, `until` when there is time."""
+    last = {(place["body"], place["first_ordinal"]): place for place in sorted(places, key=lambda place: place["ordinal"])}
+    return SimpleNamespace(last=last, blocks={}, until=time.thread_time() + seconds)
+
+
 def shown_place(reading, place, pattern, always):
     """A place as results show it; its text is left out where reading it would take too long."""
     event = None
@@ -4861,12 +4906,12 @@ def shown_place(reading, place, pattern, always):
 
 
 def read_place(reading, place):
-    """The event of a place, or None where its body is gone; blocks are read once."""
+    """The event of a place, or None where its body is gone; blocks are read once, up to their last place."""
     key = (place["body"], place["first_ordinal"])
     try:
         if key not in reading.blocks:
             with open_body(place["body"]) as file:
-                reading.blocks[key] = inflate_block(file, place).split(b"\n")
+                reading.blocks[key] = inflate_lines(file, reading.last[key])
         return json.loads(reading.blocks[key][place["ordinal"] - place["first_ordinal"]])
     except (BodyMissing, ValueError, IndexError):
         return None
@@ -4879,6 +4924,7 @@ def event_snippet(event, pattern):
 
 
 SNIPPET, SNIPPET_BEFORE = 200, 40
+SNIPPET_FROM = 2000         # characters that are looked at before the rest
 
 
 def highlighter(asked):
@@ -4896,9 +4942,7 @@ def word_pattern(word):
 
 def snippet_of(text, pattern):
     """[[text, whether it is one of the words], …] around the place where most words are."""
-    text, folded = alike(text)
-    spans = [match.span() + (match.lastindex,) for match in itertools.islice(found_words(text, folded, pattern), 200)]
-    first = densest(spans)
+    text, spans, first = weighed_text(text, pattern)
     start = max(0, first - SNIPPET_BEFORE)
     end = start + SNIPPET + SNIPPET_BEFORE
     pieces, at = [["…", False]] if start else [], start
@@ -4912,20 +4956,34 @@ def snippet_of(text, pattern):
     return [[SPACES.sub(" ", piece), lit] for piece, lit in pieces if piece]
 
 
+def weighed_text(text, pattern):
+    """(text, [(start, end, which word)], where most words are); of a long text the beginning, where all words are there."""
+    for part in (text[:SNIPPET_FROM], text):
+        part, folded = alike(part)
+        spans = [match.span() + (match.lastindex,) for match in itertools.islice(found_words(part, folded, pattern), 200)]
+        first, words = densest(spans)
+        if len(part) >= len(text) or pattern and words == pattern.groups and first + SNIPPET + SNIPPET_BEFORE < len(part):
+            break
+    return part, spans, first
+
+
 SPACES = re.compile(r"\s+")
 
 
 def densest(spans):
-    """Where most different words stand within the length of a snippet: the first such place, 0 where there are no words."""
+    """(where most different words stand within the length of a snippet, how many): the first such place, 0 where there are no words."""
     starts = [start for start, _, _ in spans]
 
     def words_from(start):
         return len({word for _, _, word in spans[bisect_left(starts, start):bisect_left(starts, start + SNIPPET)]})
-    return max(starts, key=words_from, default=0)
+    first = max(starts, key=words_from, default=0)
+    return first, words_from(first)
 
 
 def alike(text):
     """(text, folded text) in which the same places are the same characters."""
+    if text.isascii():
+        return text, text.lower()
     for form in (text, unicodedata.normalize("NFKC", text)):
         folded = fold_letters(form)
         if len(folded) == len(form):
@@ -4965,9 +5023,9 @@ def search_session(session_id, reader, db):
     ordinals, capped = session_ordinals(db, plan)
     start = query_number("from", 0, 0, LARGEST)
     page = [ordinal for ordinal in ordinals if ordinal >= start][:query_number("limit", 50, 1, 200)]
-    reading = SimpleNamespace(blocks={}, until=time.thread_time() + 4 * SNIPPET_SECONDS)
     pattern = highlighter(asked)
     places = located(db, [[inside[0]["search_no"], ordinal] for ordinal in page])
+    reading = new_reading(places, 4 * SNIPPET_SECONDS)
     return {"hits": [shown_place(reading, place, pattern, place is places[0]) for place in places],
             "ordinals": ordinals, "total": len(ordinals), "total_is_capped": capped,
             "next": next((ordinal for ordinal in ordinals if page and ordinal > page[-1]), None),
@@ -5332,7 +5390,7 @@ def health(db):
         raise error from None
     return {"status": "degraded" if problems else "ok", "problems": problems, "version": VERSION,
             "registration": registration_mode(), "first_user": first_user,
-            "setup_required": first_user and needs_setup_token(), "checks_secrets": find_spec("daemon") is not None}
+            "setup_required": first_user and needs_setup_token(), "checks_secrets": find_spec("daemon") is not None and not db.reading_only}
 
 
 MUCH_TO_INDEX = 1000        # sessions
@@ -5419,10 +5477,11 @@ def counted_lines():
 def measured_lines(db):
     """Yield how much there is now, as lines for Prometheus."""
     database = sum(path.stat().st_size for path in settings.data_dir.glob("opensession.db*"))
+    stored = db.execute("SELECT coalesce(sum(stored_sessions), 0) AS sessions, coalesce(sum(stored_bytes), 0) AS bytes FROM teams")[0]
     for name, value in {
-            "sessions": db.execute("SELECT count(*) AS n FROM sessions")[0]["n"],
+            "sessions": stored["sessions"],
             "users": db.execute("SELECT count(*) AS n FROM users")[0]["n"],
-            "body_bytes": db.execute("SELECT coalesce(sum(file_bytes), 0) AS n FROM sessions")[0]["n"],
+            "body_bytes": stored["bytes"],
             "database_bytes": database, "free_bytes": free_space(), "sessions_to_index": sessions_to_index(db, LARGEST)}.items():
         yield f"# TYPE opensession_{name} gauge\nopensession_{name} {value}\n"
 
@@ -5979,9 +6038,10 @@ ROW_FINDINGS = {
         kept AS (SELECT team_id, name, value, sessions AS n FROM facets WHERE sessions <> 0)
         SELECT * FROM (SELECT * FROM counted EXCEPT SELECT * FROM kept)
          UNION SELECT * FROM (SELECT * FROM kept EXCEPT SELECT * FROM counted)""",
-    "team {0}: its sessions take {2} bytes, not {1}": """
-        SELECT t.id, t.stored_bytes, coalesce(sum(s.file_bytes), 0) AS taken FROM teams t LEFT JOIN sessions s ON s.team_id = t.id
-         GROUP BY t.id HAVING taken <> t.stored_bytes""",
+    "team {0}: its {4} sessions take {2} bytes, not {3} sessions {1} bytes": """
+        SELECT t.id, t.stored_bytes, coalesce(sum(s.file_bytes), 0) AS taken, t.stored_sessions, count(s.id) AS n
+          FROM teams t LEFT JOIN sessions s ON s.team_id = t.id
+         GROUP BY t.id HAVING (taken, n) <> (t.stored_bytes, t.stored_sessions)""",
     "the sync counter, {0}, is behind": """
         SELECT value FROM counters WHERE name = 'sync' AND value < (
                SELECT max(no) FROM (SELECT max(sync_no) AS no FROM sessions UNION ALL SELECT max(sync_no) FROM removals))""",
@@ -6554,13 +6614,13 @@ class JsonErrorTask(ErrorTask):
         self.write(body)
 
 
-def make_server(descriptors):
-    """Waitress with our settings, listening but not yet serving; `descriptors` is how many files may be open."""
+def make_server(descriptors, sockets):
+    """Waitress with our settings, listening but not yet serving; `descriptors` is how many files may be open, `sockets` is filled."""
     HTTPChannel.parser_class = CappedParser
     HTTPChannel.error_task_class = JsonErrorTask
     waitress.channel.OverflowableBuffer = AnswerBuffer
     return waitress.create_server(
-        app, host=settings.host, port=settings.port, threads=4,
+        app, map=sockets, host=settings.host, port=settings.port, threads=4,
         connection_limit=min(4000, descriptors // 2), asyncore_use_poll=True,       # a download needs a second descriptor
         channel_timeout=60, recv_bytes=1 << 16, outbuf_high_watermark=1 << 20, outbuf_overflow=1 << 18,
         max_request_header_size=1 << 16, max_request_body_size=settings.max_body, ident=None,
@@ -6674,6 +6734,35 @@ def stop(*_):
     raise SystemExit(0)
 
 
+# What came in before the server was told to stop is answered, for so long; an upload that takes longer is sent again by its daemon.
+STOPPING_SECONDS = 5
+
+
+def answer_requests(sockets):
+    """Answer requests until SIGTERM or Ctrl-C, then those that have come in by then.  `sockets` is waitress's map of them."""
+    told, doors = threading.Event(), [each for each in sockets.values() if isinstance(each, TcpWSGIServer)]
+
+    def tell(*_):
+        told.set()
+        doors[0].pull_trigger()     # it looks up
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    while not told.is_set():
+        wasyncore.loop(1, True, sockets, 1)
+    wasyncore.loop(0, True, sockets, 100)           # who waits at the door comes in, one a round
+    for door in doors:
+        wasyncore.dispatcher.close(door)
+    finish_requests(sockets, time.monotonic() + STOPPING_SECONDS)
+
+
+def finish_requests(sockets, until):
+    """Answer what has come in whole, and close each connection that has nothing more to be sent."""
+    while time.monotonic() < until and (channels := [each for each in sockets.values() if isinstance(each, HTTPChannel)]):
+        for channel in channels:
+            channel.close_when_flushed |= not channel.requests
+        wasyncore.loop(0.1, True, sockets, 1)
+
+
 # What is done every hour beside the requests, in turn; each takes the database.
 CHORES = [forget_old, retire_sessions]
 
@@ -6708,13 +6797,15 @@ def serve():
         open_for_reading(error)
         log.warning("%s; so it is only read, and every change is refused", error)
     signal.signal(signal.SIGTERM, stop)
+    sockets = {}
     try:
-        server = make_server(raise_descriptor_limit())
+        server = make_server(raise_descriptor_limit(), sockets)
     except OSError as error:
         raise Unusable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     keepers = start_keepers(started, stopped) if lock else []
     print(f"opensession {VERSION} on {settings.base_url} (data in {settings.data_dir})", flush=True)
-    server.run()
+    answer_requests(sockets)
+    server.task_dispatcher.shutdown()
     server.close()
     stopped.set()
     if lock:

@@ -63,7 +63,8 @@ CREATE TABLE teams (
     created_at  TEXT NOT NULL,
     retain_days INTEGER,                    -- sessions without activity for so long are deleted; NULL: never
     quota_mb    INTEGER,                    -- how much room sessions may take; NULL: as there is
-    stored_bytes INTEGER NOT NULL DEFAULT 0 -- how much they take: their committed bytes, kept by the triggers below
+    stored_bytes INTEGER NOT NULL DEFAULT 0, -- how much they take: their committed bytes,
+    stored_sessions INTEGER NOT NULL DEFAULT 0 -- and how many they are; kept by the triggers below
 ) STRICT;
 CREATE INDEX public_teams ON teams (id) WHERE is_public;
 
@@ -210,17 +211,17 @@ WHEN new.listed AND (new.listed, new.team_id, new.tool, new.user_id, new.project
         ON CONFLICT DO UPDATE SET sessions = sessions + 1;
 END;
 
--- What a team's sessions take of its quota.
+-- How many sessions a team has, and what they take of its quota.
 CREATE TRIGGER stored_insert AFTER INSERT ON sessions BEGIN
-    UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+    UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes, stored_sessions = stored_sessions + 1 WHERE id = new.team_id;
 END;
 CREATE TRIGGER stored_delete AFTER DELETE ON sessions BEGIN
-    UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
+    UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes, stored_sessions = stored_sessions - 1 WHERE id = old.team_id;
 END;
 CREATE TRIGGER stored_update AFTER UPDATE OF file_bytes, team_id ON sessions
 WHEN (old.file_bytes, old.team_id) IS NOT (new.file_bytes, new.team_id) BEGIN
-    UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes WHERE id = old.team_id;
-    UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes WHERE id = new.team_id;
+    UPDATE teams SET stored_bytes = stored_bytes - old.file_bytes, stored_sessions = stored_sessions - 1 WHERE id = old.team_id;
+    UPDATE teams SET stored_bytes = stored_bytes + new.file_bytes, stored_sessions = stored_sessions + 1 WHERE id = new.team_id;
 END;
 
 -- The index of a body: runs of events that can be inflated on their own.

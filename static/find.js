@@ -9,7 +9,8 @@ import { announce } from "./parts.js";
 /** The search bar in `box`.  Returns {open(), search(words), step(±1), mark(root), close()};
  *  `onHits(ordinals)` after a search, `onGo(ordinal)` for the hit to show, `here()` the ordinal in sight. */
 export function openFind(box, path, { onHits, onGo, here }) {
-    let hits = [], at = -1, asked = "";
+    let ordinals = [], at = -1, asked = "";
+    const snippets = new Map();
     box.innerHTML = html`<form role="search"><input type="search" name="q" placeholder="${t("find.hint")}" aria-label="${t("find.hint")}" autocomplete="off" data-search>
         <span class="count" role="status"></span>
         <button type="button" data-step="-1" aria-label="${t("find.previous")}" title="${t("find.previous")}">↑</button>
@@ -31,42 +32,56 @@ export function openFind(box, path, { onHits, onGo, here }) {
     async function search(words) {
         asked = field.value = words.trim();
         rename("q", asked);
-        hits = [];
+        ordinals = [];
+        snippets.clear();
         at = -1;
         if (!asked) return drawn();
         count.textContent = "…";
         try {
-            const answer = await get(`${path}/events`, { q: asked, limit: 500 });
-            hits = answer.hits;
+            const answer = await get(`${path}/events`, { q: asked, from: here(), limit: 20 });
+            ordinals = answer.ordinals;
+            keep(answer.hits);
             // The nearest hit from where the reader is, so that they do not lose their place.
-            at = Math.max(0, hits.findIndex(hit => hit.ordinal >= here()));
-            drawn(answer.total);
-            if (hits.length) await showHit();
+            at = Math.max(0, ordinals.findIndex(ordinal => ordinal >= here()));
+            drawn();
+            if (ordinals.length) await Promise.all([showHit(), tell()]);
         } catch (error) {
             count.textContent = error.message;
         }
     }
 
-    function drawn(total = hits.length) {
-        const some = hits.length > 0;
-        count.textContent = !asked ? "" : some ? t("position", { at: number(at + 1), total: number(total) }) : t("find.nothing");
+    const keep = hits => hits.forEach(hit => snippets.set(hit.ordinal, hit.snippet));
+
+    function drawn() {
+        const some = ordinals.length > 0;
+        count.textContent = !asked ? "" : some ? t("position", { at: number(at + 1), total: number(ordinals.length) }) : t("find.nothing");
         box.querySelectorAll("[data-step]").forEach(button => { button.disabled = !some; });
-        snippet.innerHTML = html`${hits[at]?.snippet?.map(([text, found]) => found ? html`<mark>${text}</mark>` : text)}`;
-        onHits(hits.map(hit => hit.ordinal));
+        snippet.innerHTML = html`${snippets.get(ordinals[at])?.map(([text, found]) => found ? html`<mark>${text}</mark>` : text)}`;
+        onHits(ordinals);
         mark(document.querySelector(".reader"));
         if (asked) announce(count.textContent);
     }
 
-    async function step(direction) {
-        if (!hits.length) return;
-        at = (at + direction + hits.length) % hits.length;
+    /** The words around the hit; they come with those of its neighbours. */
+    async function tell() {
+        if (snippets.has(ordinals[at])) return;
+        const around = { q: asked, from: ordinals[Math.max(0, at - 10)], limit: 20 };
+        const { hits } = await get(`${path}/events`, around).catch(() => ({ hits: [] }));
+        if (around.q !== asked) return;
+        keep(hits);
         drawn();
-        await showHit();
+    }
+
+    async function step(direction) {
+        if (!ordinals.length) return;
+        at = (at + direction + ordinals.length) % ordinals.length;
+        drawn();
+        await Promise.all([showHit(), tell()]);
     }
 
     /** Go to the event, and in it to the words, which a fold may still hide. */
     async function showHit() {
-        const target = await onGo(hits[at].ordinal);
+        const target = await onGo(ordinals[at]);
         if (!target) return;
         const more = !firstIn(target) && target.querySelector("button[data-more]");
         if (more) { more.click(); mark(); }

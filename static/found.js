@@ -33,13 +33,17 @@ function draw(box, answer, words, cursor) {
     announce(said[0]);
 }
 
-function hit({ session, count, places }, words) {
-    const address = place => `/session/${session.id}?${new URLSearchParams({ q: words })}#e=${encodeURIComponent(place.event_id)}`;
+function hit({ session, count, places, title, title_from: from }, words) {
+    const address = `/session/${session.id}?${new URLSearchParams({ q: words })}`;
+    const link = place => place.event_id ? `${address}#e=${encodeURIComponent(place.event_id)}` : address;
     return html`<li>${mark(session.tool)}<div>
-        <a class="title" href="/session/${session.id}?${new URLSearchParams({ q: words })}" data-open data-row>${session.title || t("untitled")}</a>
+        <a class="title" href="${address}" data-open data-row>${session.title || t("untitled")}</a>
         <span class="sub">${dotted([session.project, session.nickname, age(session.updated_at ?? session.created_at), count > 0 && t("count.hits", { n: count })])}</span>
-        ${places.map(place => html`<a class="place" href="${address(place)}"><b>${placeName(place.kind)}</b> <span>${place.snippet.map(([text, found]) => found ? html`<mark>${text}</mark>` : text)}</span></a>`)}</div></li>`;
+        ${title && (from !== "title" || !places.length) && html`<a class="place" href="${address}">${has(from) && html`<b>${t(from)}</b>`} <span>${lit(title)}</span></a>`}
+        ${places.map(place => html`<a class="place" href="${link(place)}"><b>${placeName(place.kind)}</b> <span>${lit(place.snippet ?? [])}</span></a>`)}</div></li>`;
 }
+
+const lit = snippet => snippet.map(([text, found]) => found ? html`<mark>${text}</mark>` : text);
 
 const MESSAGES = { UserMessage: "place.prompt", AgentMessage: "place.reply" };
 

@@ -226,6 +226,13 @@ class Facets(ListCase):
                          ({"m-2", "m-3", "m-4", "m-5"}, True))
         self.assertFalse(self.listed(facets=1)["facets_are_capped"])
 
+    def test_of_many_teams_too_the_newest_are_counted(self):
+        for number in range(9):
+            self.send(self.ada, self.teams[number % 3], model=f"m-{number}", start=number)
+        most, opensession.FACET_SESSIONS = opensession.FACET_SESSIONS, 4
+        self.addCleanup(setattr, opensession, "FACET_SESSIONS", most)
+        self.assertEqual({model for model, _ in self.listed(facets=1, tool="codex")["facets"]["model"]}, {"m-5", "m-6", "m-7", "m-8"})
+
     def test_nothing_is_counted_of_a_team_that_one_may_not_read(self):
         self.send(self.ada, self.teams[2], project="secret")
         for filters in ({}, {"team_id": self.teams[2]}, {"tool": "codex"}):
@@ -317,6 +324,24 @@ class Plans(ListCase):
                     f"/api/teams/{self.teams[0]}", f"/api/sync/pull?team_id={self.teams[0]}"):
             with self.subTest(url):
                 self.check_plans(url)
+
+    def test_what_a_session_is_read_with_and_what_the_server_tells_of_itself(self):
+        self.restart(OPENSESSION_METRICS="on")
+        session_id = self.send(self.ada, self.teams[0], messages=3)
+        event_id = self.check(self.ada.get(f"/api/sessions/{session_id}/events/1"), 200).json["event_id"]
+        for url in ("", "/events", f"/events?around={event_id}", "/events?at=2026-02-11T06:00:05Z", "/events/1", "/outline", "/map", "/raw"):
+            with self.subTest(url):
+                self.check_reads(f"/api/sessions/{session_id}{url}")
+        for url in ("/metrics", "/api/health", "/api/auth/me", "/api/keys", "/api/teams", f"/api/teams/{self.teams[0]}/members"):
+            with self.subTest(url):
+                self.check_reads(url)
+
+    def check_reads(self, url):
+        """No statement of a request walks a table that grows with what is uploaded or done."""
+        for sql, plan in self.plans(url):
+            for line in plan:
+                self.assertNotRegex(line, r"^SCAN (s|n|p|c|b|i|x|sessions|blocks|indexed|unindexed|facets|removals|tombstones|audit)( |$)"
+                                          r"(?!USING (COVERING )?INDEX indexed_pending)", sql)
 
 
 if __name__ == "__main__":

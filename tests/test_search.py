@@ -186,7 +186,16 @@ class Filters(SearchCase):
             self.assertEqual(self.places(f"needle user:ada {text}"), ordinals, text)
         hit, = self.answer("in:title needle user:ada")["hits"]
         self.assertEqual((hit["session"]["id"], hit["title_hit"], hit["places"]), (self.one, True, []))
-        self.assertEqual(hit["title"], [["needle", True], [" title", False]])
+        self.assertEqual((hit["title"], hit["title_from"]), ([["needle", True], [" title", False]], "title"))
+
+    def test_a_session_found_by_what_is_said_of_it_shows_that(self):
+        for name, value in (("description", "About the weathervane"), ("tags", ["weathervane"])):
+            found = self.store("no such word", team_id=self.core, title="A day", **{name: value})
+            self.index()
+            hit, = self.answer(f"weathervane user:ada")["hits"]
+            self.assertEqual((hit["session"]["id"], hit["title_from"], hit["places"]), (found, name, []))
+            self.assertIn(["weathervane", True], hit["title"])
+            self.check(self.ada.delete(f"/api/sessions/{found}"), 204)
 
     def test_what_is_no_filter_is_text(self):
         found = self.store("kind:banana before:whenever tool: http://x.test a:b", team_id=self.core)

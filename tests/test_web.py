@@ -17,7 +17,8 @@ from pathlib import Path
 from unittest import mock
 
 import opensession
-from client import PATIENCE, SERVER, Client, ServerCase, call, exchange, free_port, running_server, server_process
+from client import (PATIENCE, SERVER, Client, ServerCase, call, exchange, free_port, hail_file, new_event, new_session,
+                    running_server, server_process)
 
 
 class PageCase(ServerCase):
@@ -251,6 +252,42 @@ class Answers(PageCase):
                                      ("BREW", "/api/health", {"GET"})):
             answer = self.check(self.nobody.request(method, url), 405, "this method is not allowed here")
             self.assertEqual(set(answer.headers["Allow"].split(",")), allowed)
+
+    def test_a_long_answer_comes_zipped_from_afar_to_those_who_take_it(self):
+        ada, session_id = self.far_away()
+        takes = {"Accept-Encoding": "br, gzip"}
+        for url in (f"/api/sessions/{session_id}/events", f"/api/sessions/{session_id}/outline", "/api"):
+            with self.subTest(url):
+                plain, zipped = ada.get(url), ada.get(url, headers=takes)
+                self.assertEqual((zipped.headers["Content-Encoding"], zipped.headers["Vary"]), ("gzip", "Accept-Encoding"))
+                self.assertEqual(gzip.decompress(zipped.body), plain.body)
+                self.assertLess(len(zipped.body), len(plain.body) / 2)
+                self.assertEqual(zipped.headers["Content-Length"], str(len(zipped.body)))
+                if tag := zipped.headers["ETag"]:
+                    self.assertEqual(tag, f"W/{plain.headers['ETag']}")
+                    self.check(ada.get(url, headers={**takes, "If-None-Match": tag}), 304)
+        self.assertIsNone(ada.get("/api/auth/me", headers=takes).headers["Content-Encoding"])       # short
+        near = Client(ada.key).get(f"/api/sessions/{session_id}/events", headers=takes)
+        self.assertIsNone(near.headers["Content-Encoding"])
+
+    def test_what_shows_something_of_the_request_or_a_key_is_not_zipped(self):
+        ada, session_id = self.far_away()
+        ada.headers["Accept-Encoding"] = "gzip"
+        self.index()
+        for url in ("/api/search?q=word", "/api/sessions?search=word", f"/api/sessions/{session_id}/events?q=word"):
+            answer = self.check(ada.get(url), 200)
+            self.assertEqual((answer.headers["Content-Encoding"], len(answer.body) > 1000), (None, True), url)
+        answer = self.check(ada.post("/api/keys", {"name": "x" * 64, "scope": "read"}), 201)
+        self.assertIsNone(answer.headers["Content-Encoding"])
+
+    def far_away(self):
+        """(a Client at another machine, the id of a session of hers)"""
+        ada = self.register("ada")
+        ada.address = "203.0.113.9"
+        return ada, self.upload(ada, new_session(events=[new_event(text="a word " * 20, at=number) for number in range(40)]))
+
+    def test_an_answer_says_how_long_it_took(self):
+        self.assertRegex(self.nobody.get("/api/health").headers["Server-Timing"], r"^app;dur=\d+\.\d\d$")
 
     def test_head_is_get_without_a_body(self):
         ada = self.register("ada")
@@ -528,6 +565,11 @@ class Serving(ProcessCase):
             self.still_answers()
 
 
+def received(connection):
+    """All that comes until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
 class Stopping(ProcessCase):
     def test_sigterm_ends_with_0_and_leaves_one_whole_database(self):
         with running_server(self.folder) as server:
@@ -540,6 +582,27 @@ class Stopping(ProcessCase):
         with contextlib.closing(sqlite3.connect(self.folder / "data" / "opensession.db")) as connection:
             self.assertEqual(connection.execute("SELECT nickname FROM users").fetchall(), [("ada",)])
             self.assertEqual(connection.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+
+    def test_told_to_stop_it_answers_what_has_come_in_and_lets_nobody_else_in(self):
+        with running_server(self.folder) as server, contextlib.ExitStack() as stack:
+            key = call(server.port, "POST", "/api/register", b'{"nickname": "ada"}', Content_Type="application/json").json["api_key"]
+            head = f"Host: localhost\r\nAuthorization: Bearer {key}\r\n"
+            events = [new_event(text="a word " * 200, at=number) for number in range(300)]
+            uploads = [gzip.compress(hail_file(new_session(f"s{number}", events=events))) for number in range(4)]
+            requests = [f"POST /api/sessions HTTP/1.1\r\n{head}Content-Type: application/jsonl\r\nContent-Encoding: gzip\r\n"
+                        f"Content-Length: {len(body)}\r\n\r\n".encode() + body for body in uploads]
+            requests += [f"GET /api/sessions HTTP/1.1\r\n{head}\r\n".encode()] * 36     # there are four threads: these wait
+            connections = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 60)) for _ in requests]
+            for connection, request in zip(connections, requests):
+                connection.sendall(request)
+            server.send_signal(signal.SIGTERM)
+            answers = [received(connection) for connection in connections]
+            self.assertEqual([answer[:12] for answer in answers], [b"HTTP/1.1 201"] * 4 + [b"HTTP/1.1 200"] * 36)
+            self.assertTrue(all(answer.endswith(b"}") for answer in answers))
+            server.communicate(timeout=60)
+            self.assertEqual(server.returncode, 0)
+            with self.assertRaises(OSError):
+                socket.create_connection(("127.0.0.1", server.port), 60)
 
     def test_a_killed_server_leaves_no_lock(self):
         with running_server(self.folder) as server:

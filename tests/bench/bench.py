@@ -362,6 +362,13 @@ def windows(bench):
                 found += timings(lambda: server.call("GET", path))
         yield Measured(f"window of 200 events, {name}", shown(found) + inside(), "p95 6 ms, the same",
                        f"p95 is {fraction(percentiles(found)[1], read, 'reading the file')}")
+    found = {}
+    with server.inside() as inside:
+        for name, words in QUERIES.items():
+            path = f"/api/sessions/{large}/events?" + urllib.parse.urlencode({"q": words})
+            found[name] = timings(lambda: server.call("GET", path), 5)
+    worst = max(found, key=lambda name: statistics.median(found[name]))
+    yield Measured("search in the large session, 50 places", f"{shown(sum(found.values(), []))}{inside()}; slowest: {worst}", "p95 20 ms")
     for what in ("outline", "map"):
         found = timings(lambda: server.call("GET", f"/api/sessions/{large}/{what}"), 20)
         yield Measured(f"{what} of the large session", shown(found), "", versus_hello(bench, found))
