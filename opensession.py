@@ -6121,9 +6121,12 @@ def import_original(folder):
 
 def open_original(folder, copy):
     """A connection to a copy of the original's database: SQLite would leave files beside the real one.  Raises Refused."""
-    for name in (DATABASE, f"{DATABASE}-wal"):
-        if (folder / name).exists():
-            shutil.copy(folder / name, Path(copy) / name)
+    files = [folder / name for name in (DATABASE, f"{DATABASE}-wal") if (folder / name).exists()]
+    before = [path.stat().st_mtime_ns for path in files]
+    for path in files:
+        shutil.copy(path, Path(copy) / path.name)
+    if before != [path.stat().st_mtime_ns for path in files]:
+        raise Refused(f"{folder} is being written to, and what is copied meanwhile is damaged: stop the original's server first")
     original = sqlite3.connect(Path(copy) / DATABASE)
     original.row_factory = sqlite3.Row
     try:
