@@ -6033,7 +6033,7 @@ def account_facts(user_id):
 
 
 def zip_session(archive, row):
-    """Put a session into an archive, piece by piece; its facts, with `file` None where the body is lost.  None where it was deleted meanwhile."""
+    """Put a session into an archive, piece by piece; its facts, with `file` None where the body is lost; None where it was deleted."""
     tool = re.sub(r"[^\w.-]", "_", row["tool"])
     name = f"sessions/{tool}/{row['created_at'][:10]}-{row['id']}.hail.jsonl"
     seen, body = None, body_of(row["id"])

@@ -46,7 +46,8 @@ FIGURES = {
     "troubles": Figure("the daemon's bad files and bad answers", "test_troubles.py", 3, 1),
     "backlog": Figure("a first start with so many sessions", "test_backlog.py", 1000, 10_000),
     "authz": Figure("every route for every role as the table says", "program -m pytest -q -p no:cacheprovider ../test_access.py", 1, 1),
-    "headers": Figure("requests of other sites, and headers of every answer", "program -m pytest -q -p no:cacheprovider ../test_web.py::Answers ../test_accounts.py::OtherSites", 1, 1),
+    "headers": Figure("requests of other sites, and headers of every answer",
+                      "program -m pytest -q -p no:cacheprovider ../test_web.py::Answers ../test_accounts.py::OtherSites", 1, 1),
     "backup-test": Figure("backups under load, each restored, checked and compared", "test_backup_load.py", 3, 20),
     "migrate-test": Figure("databases of every old schema grow with all they hold, killed at any moment", "test_crash_migration.py", 5, 20),
     "xss": Figure("hostile texts in every field, in Chromium", "program ../browser/test_hostile.py", 1, 1),
@@ -85,7 +86,8 @@ def row_of(name, n, folder):
     """A figure's row of the table, which is printed as soon as it is known; its first cell says FAILED where it did."""
     started = time.monotonic()
     results, passed = measured(name, n, folder)
-    row = ("" if passed else "FAILED ") + f"make {name} N={n}", FIGURES[name].claim, "; ".join(results), f"{time.monotonic() - started:.0f} s"
+    seconds = time.monotonic() - started
+    row = ("" if passed else "FAILED ") + f"make {name} N={n}", FIGURES[name].claim, "; ".join(results), f"{seconds:.0f} s"
     print(table([row]).partition("\n")[0], file=sys.stderr, flush=True)
     return row
 

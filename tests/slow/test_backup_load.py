@@ -124,7 +124,8 @@ class BackupsUnderLoad(unittest.TestCase):
                     self.assertEqual(made.code, 0, made)
                     sessions += self.check_restored(number, writers)
                     sound += 1
-        reached("backup-test", f"{sound} of {ROUNDS} backups under {sum(writer.count for writer in writers)} writes restored whole, {sessions} sessions compared")
+        writes = sum(writer.count for writer in writers)
+        reached("backup-test", f"{sound} of {ROUNDS} backups under {writes} writes restored whole, {sessions} sessions compared")
 
     def test_check_finds_nothing_wrong_and_export_leaves_nothing_out(self):
         with running_server(self.folder, OPENSESSION_LOG="warn") as server:
@@ -142,7 +143,7 @@ class BackupsUnderLoad(unittest.TestCase):
                     self.assertEqual(exported.code, 0, exported)
                     self.check_exported(self.folder / f"{number}.zip", writers)
             self.assertEqual(litter_after(self.folder / "data"), set())
-        reached("backup-test", f"{3 * ROUNDS} x check, gc and export beside writers, deletions among them: nothing wrong, nothing left out, 0 litter")
+        reached("backup-test", f"{3 * ROUNDS} x check, gc and export beside writers and deletions: nothing wrong, nothing left out, 0 litter")
 
     def check_exported(self, path, writers):
         """Fail unless every session in an archive is as its writer once had it."""
