@@ -24,7 +24,7 @@ slow: .venv/tests             ## the tests that take minutes: large files, kill 
 
 # What the project claims of itself; tests/slow/figures.py says what each of these counts.
 FIGURES := fuzz fuzz-search crash sigterm faults syscalls durability diskfull slowclients bombs concurrent firstadmin clock \
-           daemon-crash troubles backlog
+           daemon-crash troubles backlog authz headers backup-test migrate-test
 figures: .venv/tests          ## every figure in its long form, and one table of them; `make crash N=20` is one of them
 	$(PY) tests/slow/figures.py
 
@@ -43,12 +43,6 @@ xss: .venv/tests              ## hostile texts in every field, in Chromium: how 
 screenshots: .venv/tests      ## the page's main states into screenshots/, three of them for the README
 	$(PY) tests/browser/screenshots.py screenshots
 	for name in list session phone; do cp "screenshots/readme-$$name.png" "docs/$$name.png"; done
-
-backup-test: .venv/tests      ## backups under load, each restored, checked and compared: N=20
-	N=$(or $(N),20) $(PY) -m pytest -q -s -p no:cacheprovider tests/slow/test_backup_load.py
-
-migrate-test: .venv/tests     ## databases of every old schema grow with all they hold, killed at any moment: N=20
-	N=$(or $(N),20) $(PY) -m pytest -q -s -p no:cacheprovider tests/slow/test_crash_migration.py
 
 golden:                       ## write the HAIL of the small homes in tests/fixtures/homes anew; read the difference
 	$(PYTHON) tests/homes.py
@@ -79,4 +73,4 @@ clean:                        ## remove what the targets above made, except ./da
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench bench-web backup-test migrate-test golden readme secrets clean
+.PHONY: help run demo test slow figures $(FIGURES) browser axe xss screenshots bench bench-web golden readme secrets clean

@@ -2005,14 +2005,21 @@ HAIL_TYPES = ("application/jsonl", "application/x-ndjson", "text/plain")
 @app.hook("before_request")
 def believe_proxy():
     """Behind a proxy that we trust, the caller is whom it names last; what the caller wrote before that is hearsay."""
-    peer = request.environ.get("REMOTE_ADDR", "")
+    request.environ["REMOTE_ADDR"] = peer = plain_address(request.environ.get("REMOTE_ADDR", ""))
     if not (settings.trusted_proxies and sent("X-Forwarded-For") and is_trusted(peer)):
         return
     named = sent("X-Forwarded-For").rpartition(",")[2].strip()
     try:
-        request.environ["REMOTE_ADDR"] = str(ipaddress.ip_address(named))
+        request.environ["REMOTE_ADDR"] = plain_address(str(ipaddress.ip_address(named)))
     except ValueError:
         raise problem(400, "the proxy names no address in X-Forwarded-For") from None
+
+
+def plain_address(text):
+    """An address as it is told apart from others: of IPv4 within IPv6 the four numbers, of IPv6 without its interface."""
+    text = text.partition("%")[0]
+    mapped = ipaddress.ip_address(text).ipv4_mapped if text.lower().startswith("::ffff:") else None
+    return str(mapped or text)
 
 
 def is_trusted(peer):
@@ -2089,14 +2096,19 @@ def larger_form(limit):
     return "; send it as JSON lines (application/jsonl)" if limit == JSON_BODY_BYTES < settings.max_body else ""
 
 
+GZIP_MEMBERS = 1000         # a body of empty ones would cost much time a byte
+
+
 def inflate(pieces):
-    """Yield what gzip pieces hold, never more than 64 KiB at once.  Several members may follow each other."""
-    stream = zlib.decompressobj(31)
+    """Yield what gzip pieces hold, never more than 64 KiB at once.  Some members may follow each other."""
+    stream, members = zlib.decompressobj(31), 1
     try:
         for piece in pieces:
             while piece:
                 if stream.eof:
-                    stream = zlib.decompressobj(31)
+                    stream, members = zlib.decompressobj(31), members + 1
+                if members > GZIP_MEMBERS:
+                    raise problem(400, "the gzip body has too many members")
                 yield stream.decompress(piece, 1 << 16)
                 piece = stream.unused_data if stream.eof else stream.unconsumed_tail
         while not stream.eof and (rest := stream.decompress(stream.unconsumed_tail, 1 << 16)):
@@ -6346,7 +6358,7 @@ def account_facts(user_id):
 
 
 def zip_session(archive, row):
-    """Put a session into an archive, piece by piece; its facts, with `file` None where the body is lost.  None where it was deleted meanwhile."""
+    """Put a session into an archive, piece by piece; its facts, with `file` None where the body is lost; None where it was deleted."""
     tool = re.sub(r"[^\w.-]", "_", row["tool"])
     name = f"sessions/{tool}/{row['created_at'][:10]}-{row['id']}.hail.jsonl"
     seen, body = None, body_of(row["id"])
@@ -6434,9 +6446,12 @@ def import_original(folder):
 
 def open_original(folder, copy):
     """A connection to a copy of the original's database: SQLite would leave files beside the real one.  Raises Refused."""
-    for name in (DATABASE, f"{DATABASE}-wal"):
-        if (folder / name).exists():
-            shutil.copy(folder / name, Path(copy) / name)
+    files = [folder / name for name in (DATABASE, f"{DATABASE}-wal") if (folder / name).exists()]
+    before = [path.stat().st_mtime_ns for path in files]
+    for path in files:
+        shutil.copy(path, Path(copy) / path.name)
+    if before != [path.stat().st_mtime_ns for path in files]:
+        raise Refused(f"{folder} is being written to, and what is copied meanwhile is damaged: stop the original's server first")
     original = sqlite3.connect(Path(copy) / DATABASE)
     original.row_factory = sqlite3.Row
     try:

@@ -117,6 +117,7 @@ GZIP = {
     "a wrong check": GZIPPED[:-8] + b"\0" * 8,
     "trailing garbage": GZIPPED + b"garbage",
     "a second, broken member": GZIPPED + GZIPPED[:-3],
+    "members without end": GZIPPED + gzip.compress(b"") * 1000,
     "zlib": zlib.compress(b'{"a": 1}'),
 }
 

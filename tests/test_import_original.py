@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 import unittest
 import uuid
 from contextlib import closing
@@ -194,6 +195,23 @@ class Refusing(OriginalCase):
         self.database.close()
         (self.original / "opensession.db").unlink()
         self.assertIn("no database", self.take_over(code=1))
+
+    def test_what_is_being_written_to_is_taken_whole_or_not_at_all(self):
+        self.database.execute("CREATE TABLE ballast AS SELECT randomblob(30000000)")
+        stopped = threading.Event()
+
+        def write():
+            with closing(sqlite3.connect(self.original / "opensession.db", isolation_level=None)) as database:
+                while not stopped.is_set():
+                    database.execute("UPDATE users SET created_at = datetime('now')")
+        writer = threading.Thread(target=write)
+        writer.start()
+        self.addCleanup(writer.join)
+        self.addCleanup(stopped.set)
+        done = command(self.folder, "import-original", self.original)
+        if done.code:
+            self.assertIn("stop the original's server first", done.complained)
+        self.assertEqual(len(self.rows("SELECT id FROM users")), 0 if done.code else 2)
 
     def test_ones_own_directory_is_refused(self):
         self.assertIn("another data directory", command(self.folder, "import-original", self.folder / "data").complained)

@@ -166,6 +166,11 @@ class BehindAProxy(ServerCase):
             caller = Client(host="sessions.example.org", address="127.0.0.1")
             self.check(caller.get("/api/health", headers={"X-Forwarded-For": value}), 400)
 
+    def test_an_address_is_the_same_in_all_its_forms(self):
+        for peer, forwarded, seen in (("::ffff:127.0.0.1", "::ffff:198.51.100.7", "198.51.100.7"), ("10.1.2.3", "::FFFF:C633:6407", "198.51.100.7"),
+                                      ("10.1.2.3", "fe80::1%eth0\x1b[2J", "fe80::1")):
+            self.assertEqual(self.address(forwarded, peer=peer), seen)
+
     def test_limits_go_by_the_caller_not_by_the_proxy(self):
         opensession.buckets.clear()
         for number in range(30):

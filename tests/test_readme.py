@@ -114,7 +114,9 @@ class TheReadmeIsRight(unittest.TestCase):
     def test_make_targets_that_are_named_are_there(self):
         makefile = (ROOT / "Makefile").read_text("utf-8")
         rules = set(re.findall(r"^([\w./-]+):", makefile, re.MULTILINE)) | set(figures.FIGURES)
-        self.assertEqual(set(re.search(r"^FIGURES := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)[1].split()) - {"\\"}, set(figures.FIGURES))
+        of_their_own = {name for name in figures.FIGURES if f"\n{name}:" in makefile}
+        self.assertEqual(set(re.search(r"^FIGURES := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)[1].split()) - {"\\"},
+                         set(figures.FIGURES) - of_their_own)
         for name in LANGUAGES:
             with self.subTest(name):
                 named = re.findall(r"(?:^    |`|&& )make ([a-z./-]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)

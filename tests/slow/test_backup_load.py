@@ -7,7 +7,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import random
 import shutil
 import sqlite3
@@ -19,10 +18,10 @@ import zipfile
 from pathlib import Path
 
 from client import call, command, hail_file, new_event, new_session, running_server
-from figures import reached
+from figures import reached, size
 from stored import litter_after
 
-ROUNDS = int(os.environ.get("N") or 3)
+ROUNDS = size("backup-test")
 WRITERS = 4
 
 
@@ -125,7 +124,8 @@ class BackupsUnderLoad(unittest.TestCase):
                     self.assertEqual(made.code, 0, made)
                     sessions += self.check_restored(number, writers)
                     sound += 1
-        reached("backup", f"{sound} of {ROUNDS} backups under {sum(writer.count for writer in writers)} writes restored whole, {sessions} sessions compared")
+        writes = sum(writer.count for writer in writers)
+        reached("backup-test", f"{sound} of {ROUNDS} backups under {writes} writes restored whole, {sessions} sessions compared")
 
     def test_check_finds_nothing_wrong_and_export_leaves_nothing_out(self):
         with running_server(self.folder, OPENSESSION_LOG="warn") as server:
@@ -143,6 +143,7 @@ class BackupsUnderLoad(unittest.TestCase):
                     self.assertEqual(exported.code, 0, exported)
                     self.check_exported(self.folder / f"{number}.zip", writers)
             self.assertEqual(litter_after(self.folder / "data"), set())
+        reached("backup-test", f"{3 * ROUNDS} x check, gc and export beside writers and deletions: nothing wrong, nothing left out, 0 litter")
 
     def check_exported(self, path, writers):
         """Fail unless every session in an archive is as its writer once had it."""

@@ -12,9 +12,10 @@ import unittest
 
 import opensession
 from client import SERVER
+from figures import reached, size
 from test_operations import OperationsCase
 
-MOMENTS = int(os.environ.get("N") or 5)
+MOMENTS = size("migrate-test")
 
 
 class KilledMigrations(OperationsCase):
@@ -59,7 +60,7 @@ class KilledMigrations(OperationsCase):
             self.check_grown(folder, raws)
             shutil.rmtree(folder)
         self.assertEqual(set(versions), {1, opensession.SCHEMA_VERSION})
-        print(f"{MOMENTS} of {MOMENTS} migrations killed at one of {statements} statements: "
+        reached("migrate-test", f"{MOMENTS} of {MOMENTS} migrations killed at one of {statements} statements: "
               f"{versions.count(1)} were old, {len(versions) - versions.count(1)} new, none between; all grew and held all")
 
     def check_grown(self, folder, raws):
