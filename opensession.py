@@ -1246,6 +1246,7 @@ REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about) VALUES
 MERGED_AFTER, MERGED_PAGES = 20_000, 64     # rows; pages in one write
 PIECES_KEPT = 8                             # of one size, before SQLite itself joins them; with its 4 a large upload takes an eighth longer
 FEW_ROWS, GATHERING, QUIET = 100, 0.1, 1    # after a write of few rows it waits a moment for more; seconds
+MANY_ANSWERS = 50           # to readers in a second: then it takes half of its time at most
 
 
 def keep_index(db, stopped):
@@ -1253,9 +1254,10 @@ def keep_index(db, stopped):
     added, due, merging = 0, MERGED_AFTER, False
     while not stopped.is_set():
         db.changed.clear()
+        started, answered = time.monotonic(), numbers.answered
         try:
             rows = index_some(db)
-            added, pause = added + rows, GATHERING if rows < FEW_ROWS else 0
+            added, pause = added + rows, GATHERING if rows < FEW_ROWS else resting_time(started, answered)
             if not rows and merging:
                 merging, pause = merge_some(db, MERGED_PAGES), 0.01
             elif not rows and added > due:
@@ -1269,6 +1271,12 @@ def keep_index(db, stopped):
             log.exception("indexing failed; it goes on in a moment")
             pause = 5
         (db.changed if pause == QUIET else stopped).wait(pause)
+
+
+def resting_time(started, answered):
+    """Seconds for which the index gives way after a write: as long as that took, where many looked at something meanwhile."""
+    took = time.monotonic() - started
+    return min(took, QUIET / 2) if numbers.answered - answered > MANY_ANSWERS * took else 0
 
 
 def merge_some(db, pages):
@@ -5269,7 +5277,8 @@ def sessions_to_index(db, most):
 
 
 # Counted since the start: requests by (method, route, hundreds of the status), their seconds by (route, upper bound).
-numbers = SimpleNamespace(lock=threading.Lock(), requests=Counter(), seconds=Counter(), buckets=Counter(), uploads=Counter())
+numbers = SimpleNamespace(lock=threading.Lock(), requests=Counter(), seconds=Counter(), buckets=Counter(), uploads=Counter(),
+                          answered=0)       # how often somebody looked at something
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, math.inf)
 
 
@@ -5280,6 +5289,7 @@ def count_request(environ, status, seconds):
     with numbers.lock:
         numbers.requests[method, route, f"{status[0]}xx"] += 1
         numbers.seconds[route] += seconds
+        numbers.answered += method == "GET"
         numbers.buckets[route, next(bound for bound in SECONDS if seconds <= bound)] += 1
 
 
