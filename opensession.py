@@ -526,10 +526,12 @@ MIGRATIONS = [[
     session_id    TEXT PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
     rules_version INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID""",
+    # What only a search for signs looked at, which now looks at titles themselves.
+    "ALTER TABLE sessions DROP COLUMN search_text",
     # A search index whose rowids are closer together; it is made anew.
     *(f"DROP TRIGGER {name}" for name in ("session_added", "session_removed")),
     *(f"DROP TABLE {name}" for name in ("search_index", "indexed", "unindexed")),
-    "CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', columnsize = 0, tokenize = 'ascii')",
+    "CREATE VIRTUAL TABLE search_index USING fts5(text, about, content = '', columnsize = 0, tokenize = 'ascii')",
     """CREATE TABLE indexed (
     search_no  INTEGER PRIMARY KEY,
     room       INTEGER NOT NULL,
@@ -706,7 +708,7 @@ def fold(text):
 
 GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
 BLOCK_BYTES = 256 << 10
-DEFLATE_LEVEL = 4           # half the time that 6 takes, and 7 % larger
+DEFLATE_LEVEL = 6
 WINDOW_BLOCKS = 4
 
 # What is kept of each event beside the body, for finding and drawing it without inflating:
@@ -778,6 +780,9 @@ def turns_of(text):
     return [dict(zip(TURN, values)) for values in json.loads(text)]
 
 
+EVENTS_KEPT = 4             # blocks of an upload whose events are at hand for the index; see JustStored
+
+
 class BodyWriter:
     """Writes event lines as blocks and counts as it goes.
 
@@ -797,7 +802,7 @@ class BodyWriter:
         self._open_block()
 
     def _open_block(self):
-        self._lines = []
+        self._lines, self._events = [], []
         self._stats = empty_stats()
         self._turns = []
         self._marks = bytearray()
@@ -811,6 +816,7 @@ class BodyWriter:
         self._raw += len(line)
         self.chain = next_chain(self.chain, line)
         self._lines.append(line)
+        self._events.append(event)
         if self._raw >= BLOCK_BYTES:
             self._end_block(DEFLATING.submit(deflated, self._lines).result)
 
@@ -826,7 +832,8 @@ class BodyWriter:
         count = self._stats["events"]
         self._ended = compressed, {
             "first_ordinal": self.ordinal, "event_count": count, "raw_offset": self.raw_offset, "raw_bytes": self._raw,
-            "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks)}
+            "chain": self.chain.hex(), "stats": self._stats, "turns": turns_text(self._turns), "marks": bytes(self._marks),
+            "events": self._events if len(self.blocks) < EVENTS_KEPT else []}
         self.ordinal += count
         self.raw_offset += self._raw
         self._open_block()
@@ -910,7 +917,7 @@ def join_small_block(last, blocks):
     first = blocks[0]
     joined = {**first, **{key: last[key] for key in ("first_ordinal", "raw_offset", "file_offset")},
               **{key: last[key] + first[key] for key in ("event_count", "raw_bytes", "file_bytes", "marks")},
-              "stats": merge_stats(last["stats"], first["stats"]),
+              "stats": merge_stats(last["stats"], first["stats"]), "events": [],
               "turns": turns_text(merge_turns(turns_of(last["turns"]), turns_of(first["turns"])))}
     return [joined, *blocks[1:]]
 
@@ -1146,14 +1153,16 @@ LONG_RUN = b"A" * (LONGEST_WORD + 1)
 
 def searchable(text):
     """Text as the index has it: folded, and the parts of camelCase words once more at the end."""
-    text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
     data = text.encode()
     shapes = data.translate(SHAPES)
     if LONG_RUN in shapes.upper():
         text = LONG_WORD.sub(r"\1", text)
         data = text.encode()
         shapes = data.translate(SHAPES)
-    return f"{split_words(text)} {' '.join(camel_parts(data, shapes))}"
+    parts = camel_parts(data, shapes)
+    return f"{split_words(text)} {' '.join(parts)}" if parts else split_words(text)
 
 
 def camel_parts(data, shapes):
@@ -1244,13 +1253,13 @@ def clip(text, head, tail):
 
 
 def index_text(event):
-    """The (text, about, scope) that the index has of an event."""
+    """The (text, about, marks) that the index has of an event."""
     text, path = event_search_text(event)
     kind, data = event_kind(event)
     marks = [f"§k{SEARCH_KINDS.get(kind, 'tool')}"]
     marks += ["§herror"] * is_error(event) + ["§hfile"] * bool(path) + ["§hdiff"] * bool(data.get("diff"))
     marks += ["§himage"] * any(block["type"] == "Image" for block in event["content"]["blocks"])
-    return searchable(text), searchable(path), " ".join(marks)
+    return searchable(text), searchable(path) if path else "", " ".join(marks)
 
 
 def title_text(session):
@@ -1303,13 +1312,14 @@ def name_mark(kind, name):
 TITLE = -1                  # stands for the row of a session's title, where others have an ordinal
 PLACES_A_SECOND = 256       # rowids of the index, so that they are in the order of time; see `placing` in schema.sql
 INDEX_ROWS, INDEX_TEXT = 1000, 1 << 20      # one write holds so many rows or characters at most
-ADD_ROW = "INSERT INTO search_index (rowid, text, about, scope) VALUES (?, ?, ?, ?)"
-REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about, scope) VALUES ('delete', ?, ?, ?, ?)"
+ADD_ROW = "INSERT INTO search_index (rowid, text, about) VALUES (?, ?, ?)"
+REMOVE_ROW = "INSERT INTO search_index (search_index, rowid, text, about) VALUES ('delete', ?, ?, ?)"
 
 
 MERGED_AFTER, MERGED_PAGES = 20_000, 64     # rows; pages in one write
 PIECES_KEPT = 8                             # of one size, before SQLite itself joins them; with its 4 a large upload takes an eighth longer
 FEW_ROWS, GATHERING, QUIET = 100, 0.1, 1    # after a write of few rows it waits a moment for more; seconds
+MANY_ANSWERS = 50           # to readers in a second: then it takes half of its time at most
 
 
 def keep_index(db, stopped):
@@ -1317,9 +1327,10 @@ def keep_index(db, stopped):
     added, due, merging = 0, MERGED_AFTER, False
     while not stopped.is_set():
         db.changed.clear()
+        started, answered = time.monotonic(), numbers.answered
         try:
             rows = index_some(db)
-            added, pause = added + rows, GATHERING if rows < FEW_ROWS else 0
+            added, pause = added + rows, GATHERING if rows < FEW_ROWS else resting_time(started, answered)
             if not rows and merging:
                 merging, pause = merge_some(db, MERGED_PAGES), 0.01
             elif not rows and added > due:
@@ -1327,11 +1338,18 @@ def keep_index(db, stopped):
                 if added > due:
                     added, merging = 0, merge_some(db, -MERGED_PAGES)
             elif not rows:
+                just_stored.forget()
                 pause = GATHERING if count_old_steps(db) else QUIET
         except Exception:
             log.exception("indexing failed; it goes on in a moment")
             pause = 5
         (db.changed if pause == QUIET else stopped).wait(pause)
+
+
+def resting_time(started, answered):
+    """Seconds for which the index gives way after a write: as long as that took, where many looked at something meanwhile."""
+    took = time.monotonic() - started
+    return min(took, QUIET / 2) if numbers.answered - answered > MANY_ANSWERS * took else 0
 
 
 def merge_some(db, pages):
@@ -1392,7 +1410,13 @@ def pending_statements(db):
         statements += session_statements(db, session, room)
         if room.rows <= 0 or room.text <= 0:
             break
-    return statements
+    return sorted(statements, key=writing_order)
+
+
+def writing_order(statement):
+    """Rows come last, in the order of their rowids: SQLite then writes all of them at once, as one piece of the index."""
+    sql, args = statement
+    return args[0] if sql in (ADD_ROW, REMOVE_ROW) else -1
 
 
 def session_statements(db, session, room):
@@ -1419,8 +1443,13 @@ def title_rows(session, title, about, scope):
     number = title_place(session)
     if old == (title, about):
         return []
-    removal = [] if old[0] is None else [(REMOVE_ROW, [number, *old, f"{scope} §ktitle"])]
-    return [*removal, (ADD_ROW, [number, title, about, f"{scope} §ktitle"])]
+    removal = [] if old[0] is None else [(REMOVE_ROW, [number, marked(old[0], scope, "§ktitle"), old[1]])]
+    return [*removal, (ADD_ROW, [number, marked(title, scope, "§ktitle"), about])]
+
+
+def marked(text, scope, marks):
+    """The text of a row.  The marks of its session and its own come first, where their places take the least room."""
+    return f"{scope} {marks} {text}"
 
 
 def title_place(row):
@@ -1451,7 +1480,38 @@ def new_rows(db, session, scope, room):
 def row_of(search_no, ordinal, event, scope):
     """An event's row in the index."""
     text, about, marks = index_text(event)
-    return [search_no + ordinal, text, about, f"{scope} {marks}"]
+    return [search_no + ordinal, marked(text, scope, marks), about]
+
+
+class JustStored:
+    """The events of blocks that were stored a moment ago, so that the index need not read and parse them again: some MB at most."""
+
+    def __init__(self):
+        self._blocks, self._bytes, self._lock = {}, 0, threading.Lock()
+
+    def keep(self, body, blocks):
+        """Keep what is at hand of a body's new blocks; nothing where that is too much."""
+        with self._lock:
+            for block in blocks:
+                if block["events"] and self._bytes + block["raw_bytes"] <= JUST_STORED_BYTES:
+                    self._blocks[body, block["first_ordinal"]] = block["events"]
+                    self._bytes += block["raw_bytes"]
+
+    def take(self, body, block):
+        """The events of a block, for the last time; [] where they are not at hand."""
+        with self._lock:
+            events = self._blocks.pop((body, block["first_ordinal"]), [])
+            self._bytes -= block["raw_bytes"] if events else 0
+        return events
+
+    def forget(self):
+        """Forget those that nobody took: their upload failed, or they were read from the body meanwhile."""
+        with self._lock:
+            self._blocks, self._bytes = {}, 0
+
+
+just_stored = JustStored()
+JUST_STORED_BYTES = 8 << 20
 
 
 def stored_events(db, session, start):
@@ -1463,11 +1523,16 @@ def stored_events(db, session, start):
          ORDER BY first_ordinal LIMIT 8
     """, [session["id"], session["id"], start])
     for block in blocks:
-        with open_body(session["body"]) as file:
-            lines = lines_of(inflate_block(file, block))
-        for ordinal, line in enumerate(lines, block["first_ordinal"]):
+        for ordinal, event in enumerate(just_stored.take(session["body"], block) or events_of_block(session["body"], block), block["first_ordinal"]):
             if start <= ordinal < session["event_count"]:
-                yield ordinal, json.loads(line)
+                yield ordinal, event
+
+
+def events_of_block(body, block):
+    """Yield the events of a block of a body.  Raises BodyMissing."""
+    with open_body(body) as file:
+        lines = lines_of(inflate_block(file, block))
+    yield from map(json.loads, lines)
 
 
 def unindex_from(session, first, with_title=False):
@@ -1499,7 +1564,7 @@ def remove_rows(db, job):
                       ("UPDATE unindexed SET first_ordinal = ? WHERE no = ?", [done + len(batch), job["no"]])])
             done += len(batch)
         title = [] if job["title"] is None else [(REMOVE_ROW, [
-            title_place(job), job["title"], job["about"], f"{job['scope']} §ktitle"])]
+            title_place(job), marked(job["title"], job["scope"], "§ktitle"), job["about"]])]
         db.batch([still_queued(job, done), *title, ("DELETE FROM unindexed WHERE no = ?", [job["no"]]), (LEAVE_PLACE, [job["search_no"]])])
     except BodyMissing:
         abandon_rows(db, job)
@@ -1692,7 +1757,7 @@ EVERY_ROW = [f"§k{name}" for name in ("prompt", "reply", "thinking", "tool", "o
 
 
 def any_mark(marks):
-    return "scope : ({})".format(" OR ".join(f'"{mark}"' for mark in marks))
+    return "text : ({})".format(" OR ".join(f'"{mark}"' for mark in marks))
 
 
 def file_matches(db, asked, negated):
@@ -3246,6 +3311,7 @@ def add_session(db, columns, file, blocks, before=(), after=()):
     """Store a new row with its body, between what must hold before and after.  Raises Conflict."""
     columns = {**columns, "revision": 1, "body": body_name(columns["id"], 1), **marked_columns(joined_marks(blocks))}
     identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
+    just_stored.keep(columns["body"], blocks)
     with published_body(db, file, columns["body"]):
         db.batch([
             *before,
@@ -3293,6 +3359,7 @@ def replace_body(db, user, known, header, file, kept, blocks, same=0, more=()):
     revision = known["revision"] + 1
     columns = {"revision": revision, "body": body_name(known["id"], revision), **marked_columns(joined_marks(kept + blocks)),
                **header_columns(header, fold_stats(kept + blocks), known["own_title"]), **extent_columns(kept + blocks)}
+    just_stored.keep(columns["body"], blocks)
     with published_body(db, file, columns["body"]):
         first = sum(block["event_count"] for block in kept)
         write_columns(db, user, known, columns, [
@@ -3395,7 +3462,6 @@ def header_columns(header, stats, own_title=None):
         "agent_provider": agent["provider"], "agent_model": agent.get("model"),
         "title": title, "description": description, "tags": tags,
         "project": text_of(attributes.get("project")), "git_branch": branch_of(attributes),
-        "search_text": fold("\n".join(filter(None, (title, description, tags)))),
         "created_at": timestamp(context["created_at"]),
         "updated_at": timestamp(stats["last"] or context["updated_at"]),
         "uploaded_at": now(),
@@ -3421,12 +3487,13 @@ def branch_of(attributes):
 
 
 def insert_blocks(session_id, blocks):
-    """The statements that put blocks into the index."""
+    """The statements that put the last blocks of a session into the index, or its only one, whose stats are in its row."""
+    only = len(blocks) == 1 and blocks[0]["first_ordinal"] == 0
     return [("""INSERT INTO blocks (session_id, first_ordinal, event_count, raw_offset, raw_bytes,
                                     file_offset, file_bytes, chain, stats, turns, marks)
                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
              [session_id, block["first_ordinal"], block["event_count"], block["raw_offset"], block["raw_bytes"],
-              block["file_offset"], block["file_bytes"], block["chain"], json_text(block["stats"]), block["turns"],
+              block["file_offset"], block["file_bytes"], block["chain"], "" if only else json_text(block["stats"]), block["turns"],
               block["marks"]])
             for block in blocks]
 
@@ -3543,7 +3610,7 @@ def base_conflict(known):
 
 def append_tail(db, user, known, start, growth, file):
     """Write events behind the committed end: what is there stays, byte for byte."""
-    last = next(iter(load_blocks(db, known["id"], start - 1, start)), None)
+    last = next(iter(load_blocks(db, known, start - 1, start)), None)
     if growth["base_chain"] not in (None, known["chain"]):
         raise base_conflict(known)
     writer = BodyWriter(file, known["file_bytes"], last)
@@ -3554,14 +3621,15 @@ def append_tail(db, user, known, start, growth, file):
         append_to_body(known["body"], known["file_bytes"], file)
         columns |= extent_columns(writer.blocks) | marked_columns(joined_marks(writer.blocks), known)
     blocks = join_small_block(last, writer.blocks)
-    write_columns(db, user, known, columns, renew_blocks(known["id"], blocks))
+    just_stored.keep(known["body"], blocks)
+    write_columns(db, user, known, columns, renew_blocks(known, blocks))
     return columns, accepted
 
 
 def replace_tail(db, user, known, start, growth, file):
     """Replace all events from `start` on: a new file that begins with a copy of the blocks that stay."""
     refuse_unmasked(db, known)
-    blocks = load_blocks(db, known["id"], 0, start + 1)
+    blocks = load_blocks(db, known, 0, start + 1)
     cut = blocks.pop()
     with open_body(known["body"]) as old:
         copy_bytes(old, file, cut["file_offset"])
@@ -3595,23 +3663,24 @@ def copy_bytes(source, target, count):
         count -= len(piece)
 
 
-def load_blocks(db, session_id, first, end):
-    """The blocks that hold the events from ordinal `first` to before `end`, stats as objects."""
+def load_blocks(db, known, first, end):
+    """The blocks of a session that hold the events from ordinal `first` to before `end`, stats as objects."""
     rows = db.execute("""
         SELECT * FROM blocks
          WHERE session_id = ? AND first_ordinal < ? AND first_ordinal >= coalesce(
                (SELECT max(first_ordinal) FROM blocks WHERE session_id = ? AND first_ordinal <= ?), 0)
          ORDER BY first_ordinal
-    """, [session_id, end, session_id, first])
-    return [{**row, "stats": json.loads(row["stats"])} for row in rows]
+    """, [known["id"], end, known["id"], first])
+    return [{**row, "stats": json.loads(row["stats"] or known["stats"])} for row in rows]
 
 
-def renew_blocks(session_id, blocks):
-    """The statements that put blocks in the place of all from the first one on."""
+def renew_blocks(known, blocks):
+    """The statements that put blocks in the place of all from the first one on.  The only block of before needs stats of its own."""
     if not blocks:
         return []
-    return [("DELETE FROM blocks WHERE session_id = ? AND first_ordinal >= ?", [session_id, blocks[0]["first_ordinal"]]),
-            *insert_blocks(session_id, blocks)]
+    return [("UPDATE blocks SET stats = ? WHERE session_id = ? AND first_ordinal = 0 AND stats = ''", [known["stats"], known["id"]]),
+            ("DELETE FROM blocks WHERE session_id = ? AND first_ordinal >= ?", [known["id"], blocks[0]["first_ordinal"]]),
+            *insert_blocks(known["id"], blocks)]
 
 
 # ---------------------------------------------------------------------------
@@ -4009,8 +4078,8 @@ def retitling(db, row, title):
     header = {**json.loads(known["header"]), "session_id": known["hail_id"]}
     columns = header_columns(header, json.loads(known["stats"]), own_title)
     return [still_the_same(known), RAISE_SYNC,
-            (f"UPDATE sessions SET sync_no = {SYNC_NO}, own_title = ?, title = ?, search_text = ? WHERE id = ?",
-             [own_title, columns["title"], columns["search_text"], row["id"]])]
+            (f"UPDATE sessions SET sync_no = {SYNC_NO}, own_title = ?, title = ? WHERE id = ?",
+             [own_title, columns["title"], row["id"]])]
 
 
 def moving(db, user, row, team_id):
@@ -4286,7 +4355,7 @@ def redact_session(session_id, user, db):
 def mask_body(db, user, known, file):
     """Write a body anew from the first block with a secret on; how many events were masked."""
     redactor = beside_us().confident_redactor()
-    blocks, header = load_blocks(db, known["id"], 0, known["event_count"]), json.loads(known["header"])
+    blocks, header = load_blocks(db, known, 0, known["event_count"]), json.loads(known["header"])
     first, writer, masked = None, None, 0
     with open_body(known["body"]) as old:
         for number, block in enumerate(blocks):
@@ -4719,7 +4788,7 @@ PLACE = f"i.search_no, iif(search_index.rowid = i.search_no + i.room - 1, {TITLE
 
 
 NEWEST, OLDEST = "ORDER BY search_index.rowid DESC", "ORDER BY search_index.rowid"
-BEST = "ORDER BY bm25(search_index, 1.0, 1.0, 0.0), search_index.rowid DESC"
+BEST = "ORDER BY bm25(search_index), search_index.rowid DESC"
 
 
 def no_groups(sort):
@@ -5064,7 +5133,7 @@ def search_condition(db, reader, text):
     wait_turn("searches", reader)
     asked = parse_query(text)
     if not (asked.groups or asked.without or asked.filters):
-        return {"instr(x.search_text, ?)": fold(text)}, False
+        return {"instr(coalesce(x.title, '') || char(10) || coalesce(x.description, '') || char(10) || coalesce(x.tags, ''), ?)": text}, False
     ids, capped = matching_sessions(db, reader, asked)
     return {FOUND: json_text(ids)}, capped
 
@@ -5438,7 +5507,8 @@ def sessions_to_index(db, most):
 
 
 # Counted since the start: requests by (method, route, hundreds of the status), their seconds by (route, upper bound).
-numbers = SimpleNamespace(lock=threading.Lock(), requests=Counter(), seconds=Counter(), buckets=Counter(), uploads=Counter())
+numbers = SimpleNamespace(lock=threading.Lock(), requests=Counter(), seconds=Counter(), buckets=Counter(), uploads=Counter(),
+                          answered=0)       # how often somebody looked at something
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, math.inf)
 
 
@@ -5449,6 +5519,7 @@ def count_request(environ, status, seconds):
     with numbers.lock:
         numbers.requests[method, route, f"{status[0]}xx"] += 1
         numbers.seconds[route] += seconds
+        numbers.answered += method == "GET"
         numbers.buckets[route, next(bound for bound in SECONDS if seconds <= bound)] += 1
 
 

@@ -131,7 +131,6 @@ CREATE TABLE sessions (
     chain               TEXT NOT NULL,      -- content identity, hex; see next_chain
     -- The long ones stand last, so that what filters and sorts need is read without them.
     description         TEXT,
-    search_text         TEXT NOT NULL,      -- title, description and tags, case-folded
     header              TEXT NOT NULL,      -- the HAIL header as sent, without the id and the type
     stats               TEXT NOT NULL,      -- the counts with what they need to grow, JSON
     step_kinds          TEXT,               -- how many steps of each kind, JSON; NULL where they are yet to be counted
@@ -234,7 +233,7 @@ CREATE TABLE blocks (
     file_offset   INTEGER NOT NULL,
     file_bytes    INTEGER NOT NULL,
     chain         TEXT NOT NULL,            -- at the end of the block
-    stats         TEXT NOT NULL,            -- of the events in the block, JSON
+    stats         TEXT NOT NULL,            -- of the events in the block, JSON; '' in the only block of a session, which has them
     turns         TEXT NOT NULL,            -- the outline of the block, JSON; see TURN
     marks         BLOB NOT NULL,            -- a fixed record for each event; see MARK
     secrets       INTEGER,                  -- events in it that hold one; NULL where nobody has looked
@@ -253,9 +252,9 @@ CREATE TABLE remasked (
 -- Its rowid is search_no + ordinal (the title's is the last of those kept for the session), so
 -- that rowids are in the order of time, and close together: they take a third of the index.
 -- The table keeps no text, only where words stand.  opensession.py prepares the words (see
--- `searchable`); `about` has the path that an event touches, or a session's description, tags
--- and so on; `scope` has marks such as the team, to narrow a search.
-CREATE VIRTUAL TABLE search_index USING fts5(text, about, scope, content = '', columnsize = 0, tokenize = 'ascii');
+-- `searchable`), before which `text` has marks such as the team, to narrow a search; `about` has
+-- the path that an event touches, or a session's description, tags and so on.
+CREATE VIRTUAL TABLE search_index USING fts5(text, about, content = '', columnsize = 0, tokenize = 'ascii');
 CREATE VIRTUAL TABLE search_words USING fts5vocab('search_index', 'instance');
 
 -- What the index holds of each session.  Whoever searches joins this, and triggers keep it true
@@ -267,7 +266,7 @@ CREATE TABLE indexed (
     team_id    TEXT NOT NULL,               -- where the session is now
     indexed_to INTEGER NOT NULL DEFAULT 0,  -- events before this one are there
     pending    INTEGER NOT NULL DEFAULT 1,  -- changes since they were last brought up to date
-    scope      TEXT NOT NULL DEFAULT '',    -- with which they are there
+    scope      TEXT NOT NULL DEFAULT '',    -- the marks with which they are there
     title      TEXT,                        -- the words of the title's row, NULL where there is none
     about      TEXT
 ) STRICT;

@@ -262,7 +262,8 @@ def make_version_one(path):
         tables = [name for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'search%'")]
         for table in sorted(tables, key=lambda name: name != "sessions"):       # first: its triggers fill others
             columns = ", ".join(name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})"))
-            connection.executescript(f"DELETE FROM {table}; INSERT INTO {table} ({columns}) SELECT {columns} FROM new.{table}")
+            values = columns.replace("search_text", "title || ''")
+            connection.executescript(f"DELETE FROM {table}; INSERT INTO {table} ({columns}) SELECT {values} FROM new.{table}")
         connection.execute("INSERT INTO search_index (rowid, text) VALUES (1, 'as version 1 had it')")
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
         for rowid, marks in connection.execute("SELECT rowid, marks FROM blocks").fetchall():
