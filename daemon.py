@@ -888,7 +888,8 @@ def opening_of(kind, data, blocks):
 
 def size_of(blocks):
     """About how much text is in blocks, in characters."""
-    return sum([len(value) for block in blocks for value in block.values() if isinstance(value, str)])
+    texts = [block.get("text") or block.get("code") or block.get("url") for block in blocks]
+    return sum([len(text) for text in texts if isinstance(text, str)])
 
 
 def text_block(text):
