@@ -888,7 +888,8 @@ def opening_of(kind, data, blocks):
 
 def size_of(blocks):
     """About how much text is in blocks, in characters."""
-    return sum([len(value) for block in blocks for value in block.values() if isinstance(value, str)])
+    texts = [block.get("text") or block.get("code") or block.get("url") for block in blocks]
+    return sum([len(text) for text in texts if isinstance(text, str)])
 
 
 def text_block(text):
@@ -1007,9 +1008,9 @@ def clean_text(text):
 def load_json(line):
     """A JSON value from bytes that may be damaged, or None: never raises."""
     try:
-        text = str(line, "utf-8", "replace").strip("\ufeff\0 \t\r\n")
+        text = str(line, "utf-8", "replace").lstrip(JSON_BLANKS)
         value, end = JSON_DECODER.raw_decode(text)
-        if end < len(text):
+        if text[end:].strip(JSON_BLANKS):
             return None
         return clean_value(value) if is_unsafe(line) else value
     except (ValueError, RecursionError):
@@ -1026,6 +1027,9 @@ def without_text(line, start):
 # Inside of a text a backslash stands before each quote, so that no two follow with only these between them.
 END_OF_TEXT = re.compile(rb'"[]}{[,]+"')
 BACKSLASH = ord("\\")
+
+
+JSON_BLANKS = "\ufeff\0 \t\r\n"
 
 
 def is_unsafe(data):
@@ -2878,7 +2882,7 @@ def codex_lines(path, lines=None):
 
 def codex_cut(line):
     """A line without the history that compaction replaced."""
-    cut = line.find(b'"replacement_history"') if len(line) > 4096 and b'"compacted"' in line else -1
+    cut = line.find(b'"replacement_history"') if b'"compacted"' in line else -1
     return line[:cut].rstrip(b", ") + b'},"type":"compacted"}\n' if cut > 0 else line
 
 
@@ -3051,7 +3055,7 @@ def codex_deciding(path, look, lines):
 def codex_marks(waiting, has_turn_ids):
     """One pattern for all that may decide something: that is five times as fast as to look for one after the other."""
     marks = (b'"session_meta"', b'"task_started"', b'"turn_started"', *waiting, *(() if has_turn_ids else (b'"turn_context"',)))
-    return re.compile(b'"(?:' + b"|".join(re.escape(mark[1:]) for mark in marks) + b")")
+    return re.compile(rb'"type"\s*:\s*(?:' + b"|".join(map(re.escape, marks)) + b")")
 
 
 def codex_look_at_meta(look, payload):

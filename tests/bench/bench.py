@@ -490,7 +490,7 @@ def parse(bench):
             yield Measured(f"{name}: {step} alone", f"{size / alone[step]:.0f} MB/s of transcript", "", speed_of(alone[step], plain))
 
 
-def best_of_each(sources, functions, rounds=5):
+def best_of_each(sources, functions, rounds=3):
     """{function: CPU seconds over all sources}: source by source one after the other, so that all of them meet the same
     neighbours on this machine, and of each the best of some rounds."""
     took = dict.fromkeys(functions, 0.0)
