@@ -262,6 +262,8 @@ def rule_problem(rule):
     name = rule["name"]
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):
         return f"has the name {name!r}: take small letters, digits and dashes"
+    if len(rule["pattern"]) > LONGEST_PATTERN:
+        return f"has a pattern for {name!r} of more than {LONGEST_PATTERN} characters"
     try:
         pattern = re.compile(rule["pattern"], re.ASCII)
     except (re.error, RecursionError, OverflowError) as error:
@@ -269,6 +271,9 @@ def rule_problem(rule):
     if pattern.search(""):
         return f"has a pattern for {name!r} that matches nothing at all: every place would be masked"
     return f"has a pattern for {name!r} that is too slow on {slow!r} …: bound its repeats" if (slow := slow_text(pattern)) else None
+
+
+LONGEST_PATTERN = 1000
 
 
 def slow_text(pattern, limit=0.1):
@@ -11456,12 +11461,13 @@ SECRET_WORD = (rf"(?:(?:{KEYS})[ _-]?key|secret|token|passw(?:or)?d|passwd|passp
 ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "psk", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
-    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+(?:[ "\'`(]|\\[bfnrt]?|[bf](?=["\'\\])){{0,16}}'
-    rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,8}}(?=[\w.+/=~-]{{12}}))'
+    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,40}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+(?:[ "\'`(]|\\[bfnrt]?|[bf](?=["\'\\])){{0,40}}'
+    rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,40}}(?=[\w.+/=~-]{{12}}))'
     rf'(?=[^\0- "\'\\`]{{8}})(?:(?=[^\0- "\'\\`\d]{{0,99}}+\d)|(?<=["\'`])(?=[\w+/=~!@#%^*-]{{12}}))(?![\w.$]{{1,80}}+[(\[])'
     for word in ASSIGNED_WORDS)
-AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,12}[:=,]|\\{0,6}\"[ :\\]{1,8}\"[a-z0-9+/]{20}|\w{0,8} ?=? ?\([\\\"']{1,6}[^\\\"']{1,60}[\\\"']{1,6},)",)
-PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,8}[:=>]{1,2}[ \\tn]{0,8}[\"'`](?=[^\0- \"'`\\]{8})"
+AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,40}[:=,]|\\{0,20}\"[ :\\]{1,24}\"[a-z0-9+/]{20}"
+        r"|\w{0,8} ?=? ?\([\\\"']{1,20}[^\\\"']{1,60}[\\\"']{1,20},)",)
+PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,40}[:=>]{1,2}[ \\tn]{0,40}[\"'`](?=[^\0- \"'`\\]{8})"
             r"| (?:for|of|to|on) [\w .-]{1,30}(?::| is) )",)
 QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
 
@@ -11666,7 +11672,7 @@ RULES = (
          anywhere=(rf"{SECRET_OPTION}[ =\\\"',]{{1,8}}(?=[^\0- \"'\\\d]{{0,99}}+\d)(?=[^\0- \"'\\]{{8}})",)),
     Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli|mongo|twine|sqlcmd|zip|ldapsearch)"
                        rf"[^\r\n|;]{{0,120}}? -[paPw] {{0,2}}{ARGUMENT}",
-         plausible, anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\\d]{{0,99}}+\d)" for option in "paPw")),
+         plausible, anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,40}}(?![ \\\"'/])[^\0- \"'\\\d]{{0,99}}+\d)" for option in "paPw")),
     Rule("cli-option", r"(?:htpasswd -\w{0,4}b\w{0,3} [^\0- ]{1,100} [^\0- ]{1,60}|nmcli [^\r\n|;]{0,120}? password)"
                        rf" {{1,3}}{ARGUMENT}",
          plausible, anywhere=("(?i)htpasswd -", "(?i)nmcli ")),
