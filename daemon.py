@@ -11314,10 +11314,11 @@ def external_block(block):
 # becomes ~, and the content of excluded files is withheld.
 #
 # Speed comes from two levels.  Encoded lines are searched in blocks for hints:
-# byte patterns that begin with a literal of two or more characters, which `re`
-# finds about as fast as bytes.find; most of them only in the long words of a block,
-# which are a tenth of it.  Only lines with a hint are walked, and only with the
-# rules whose hint was found.
+# byte patterns that begin with a literal, which `re` finds about as fast as
+# bytes.find.  Each is a pass over the block: so most are searched only in its long
+# words, which are a tenth of it, and those with a rare character in common are one
+# pattern.  Only lines with a hint are walked, and only with the rules whose hint was
+# found.
 # ---------------------------------------------------------------------------
 
 RULES_VERSION = 3               # raise it with every change of RULES: servers then check what they hold again
@@ -11470,18 +11471,19 @@ AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,40}[:=,]|\\{0,20}\"[ :\\]{1,24}\"[
 PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,40}[:=>]{1,2}[ \\tn]{0,40}[\"'`](?=[^\0- \"'`\\]{8})"
             r"| (?:for|of|to|on) [\w .-]{1,30}(?::| is) )",)
 QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
-
-# To add a rule: one line, the specific before the general, as the first one names the
-# mask.  Begin the pattern with at least two literal characters (no ^, \b or class; a
-# token may stand right behind \n, a colour code or a Korean letter), or give such hints; where a
-# match need not hold a long word (see LONG_WORD), give hints `anywhere`: each costs as much as ten
-# others.  One with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.  Add
-# cases to tests/fixtures/secrets-written-from.tsv, in pieces.
 SECRET_OPTION = (r"--\w[\w-]{0,40}+(?i:(?<=token)|(?<=pass)|(?<=passwd)|(?<=password)|(?<=passphrase)|(?<=secret)|(?<=key)|(?<=pwd)"
                  r"|(?<=auth))")
 ARGUMENT = r"\\*[\"']?([^\0- \"'`\\$<({|/][^\0- \"'`\\$<({|]{7,199})"
 SET_SECRET = ("(?i)secret set ", "(?i)secret put ", "(?i)secrets set ", "(?i)secrets:set ", "(?i)config:set ",
               r"(?i)login[^\r\n|]{0,80}?<<<")
+
+# To add a rule: one line, the specific before the general, as the first one names the
+# mask.  Begin the pattern with at least two literal characters (no ^, \b or class; a
+# token may stand right behind \n, a colour code or a Korean letter), or give such hints; where a
+# match need not hold a long word (see LONG_WORD), give hints `anywhere`, with one of the anchors (see
+# ANCHORS_IN_TEXT) in what they begin with, else each is one more pass over all of the text.  One with (?i)
+# is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.
+# Add cases to tests/fixtures/secrets-written-from.tsv, in pieces.
 PRIVATE_KEY = (r"PRIVATE KEY(?: BLOCK)?-----", "Private-Lines: ")
 AWS_KEY = (r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",)
 RULES = (
@@ -11745,7 +11747,7 @@ class Scanner(NamedTuple):
 def scanner_for(privacy):
     """Compile what a Privacy asks for."""
     # A rule of one's own may match anything: every line is walked, unless it says what it contains.
-    rules = [Rule(name, pattern, bool, anywhere=("(?i)" + re.escape(json_inside(contains)).lower() if contains else r"\{",))
+    rules = [Rule(name, pattern, bool, anywhere=("(?i)" + lower_ascii(re.escape(json_inside(contains))) if contains else r"\{",))
              for name, pattern, contains in privacy.rules]
     rules += [rule for rule in RULES if (privacy.strip_env_vars or rule.name not in ENV_RULES)
               and (privacy.guess or rule.name not in GUESSES)]
@@ -11801,11 +11803,16 @@ def merged_hints(hints, anchors):
 
 
 LITERAL_HEAD = re.compile(r"(?:[A-Za-z0-9 _/:=~-]|\\\.)*(?![?*+{])")
-# The first of these in a hint's head is what it is found by.  In words the rarest: paths and ids are made of the last.
-# In texts few, and none that is frequent.
+# The first of these in a hint's head is what it is found by.  In words all, the rarest first; in texts few, as
+# each is a pass, and none that is frequent.
 ANCHORS_IN_WORDS = "~=IOZYXQJVKBNMLGHFPWDACRETUSqz:jvywxk378695fgh2u4bm1_0dpln-aicrs/ote"
 ANCHORS_IN_TEXT = "A-5/"
 ANCHORS_IN_LOWER = "kgbphc"
+
+
+def lower_ascii(text):
+    """A text in lower case as bytes have it: only A to Z."""
+    return text.translate(ASCII_LOWER)
 
 
 def json_inside(text):
@@ -12223,7 +12230,7 @@ def word_places(text):
     """{word: where it stands in a text} of WORDS, and under SECRET_WORD where one may begin."""
     lower = text.lower()
     if len(lower) != len(text):         # a few letters become two
-        lower = text.translate(ASCII_LOWER)
+        lower = lower_ascii(text)
     found = {word: [match.start() for match in pattern.finditer(lower)] for word, pattern in WORDS.items()}
     backwards, size = lower[::-1], len(lower)
     starts = {size - match.end() for place in found["key"] if (match := BEFORE_KEY.match(backwards, size - place))}
