@@ -22,6 +22,11 @@ class OwnRules(unittest.TestCase):
         self.assertEqual(text_of(redactor.clean_event(event(f"{ACME}, CÓDIGO: 4711."))),
                          "[REDACTED:acme#1], CÓDIGO: [REDACTED:pin#1].")
 
+    def test_what_it_matches_may_be_frequent(self):
+        redactor = self.redactor(rules=[{"name": "row", "pattern": r"R\d{4}"}])
+        cleaned = text_of(redactor.clean_event(event(" ".join(f"R{number}" for number in range(1000, 1300)))))
+        self.assertEqual(cleaned.split()[299], "[REDACTED:row#300]")
+
     def test_what_is_allowed_is_no_secret(self):
         first, second = github_token(1), github_token(2)
         redactor = self.redactor(allow=[first, "osk_*"])
