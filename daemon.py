@@ -262,6 +262,8 @@ def rule_problem(rule):
     name = rule["name"]
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):
         return f"has the name {name!r}: take small letters, digits and dashes"
+    if len(rule["pattern"]) > LONGEST_PATTERN:
+        return f"has a pattern for {name!r} of more than {LONGEST_PATTERN} characters"
     try:
         pattern = re.compile(rule["pattern"], re.ASCII)
     except (re.error, RecursionError, OverflowError) as error:
@@ -271,6 +273,9 @@ def rule_problem(rule):
     return f"has a pattern for {name!r} that is too slow on {slow!r} …: bound its repeats" if (slow := slow_text(pattern)) else None
 
 
+LONGEST_PATTERN = 1000
+
+
 def slow_text(pattern, limit=0.1):
     """The beginning of a text on which a pattern takes far too long, or None.
 
@@ -278,9 +283,9 @@ def slow_text(pattern, limit=0.1):
     letters = sorted(set(re.sub(r"\\.|[^\w -]", "", pattern.pattern)))[:12]
     for seed in dict.fromkeys([*letters, "a", "A", "0", " ", "aA0-", "".join(letters)]):
         for length in (*range(12, 40, 2), 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600):
-            started = time.perf_counter()
+            started = time.thread_time()        # not what others of this machine do meanwhile
             pattern.search((seed * length)[:length] + "\0")
-            if seed and time.perf_counter() - started > limit:
+            if seed and time.thread_time() - started > limit:
                 return seed * 3
     return None
 
@@ -11399,10 +11404,11 @@ def external_block(block):
 # becomes ~, and the content of excluded files is withheld.
 #
 # Speed comes from two levels.  Encoded lines are searched in blocks for hints:
-# byte patterns that begin with a literal of two or more characters, which `re`
-# finds about as fast as bytes.find; most of them only in the long words of a block,
-# which are a tenth of it.  Only lines with a hint are walked, and only with the
-# rules whose hint was found.
+# byte patterns that begin with a literal, which `re` finds about as fast as
+# bytes.find.  Each is a pass over the block: so most are searched only in its long
+# words, which are a tenth of it, and those with a rare character in common are one
+# pattern.  Only lines with a hint are walked, and only with the rules whose hint was
+# found.
 # ---------------------------------------------------------------------------
 
 RULES_VERSION = 3               # raise it with every change of RULES: servers then check what they hold again
@@ -11546,26 +11552,28 @@ SECRET_WORD = (rf"(?:(?:{KEYS})[ _-]?key|secret|token|passw(?:or)?d|passwd|passp
 ASSIGNED_WORDS = ("key", "token", "secret", "pass", "pwd", "psk", "credential")
 # The hint sees encoded text: quotes may have backslashes, tabs and line ends are letters behind one.
 ASSIGNED = tuple(
-    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,12}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+(?:[ "\'`(]|\\[bfnrt]?|[bf](?=["\'\\])){{0,16}}'
-    rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,8}}(?=[\w.+/=~-]{{12}}))'
+    rf'(?i){word}(?:[\w -]{{0,8}}+[\\"\'\] tnr]{{0,40}}+(?:value|</name)?[:=>,|?{{(]{{1,2}}+(?:[\w &\\]{{1,14}}=)?+(?:[ "\'`(]|\\[bfnrt]?|[bf](?=["\'\\])){{0,40}}'
+    rf'|\w{{0,8}}+(?: is:?)?[ \\"\'`*ntr]{{1,40}}(?=[\w.+/=~-]{{12}}))'
     rf'(?=[^\0- "\'\\`]{{8}})(?:(?=[^\0- "\'\\`\d]{{0,99}}+\d)|(?<=["\'`])(?=[\w+/=~!@#%^*-]{{12}}))(?![\w.$]{{1,80}}+[(\[])'
     for word in ASSIGNED_WORDS)
-AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,12}[:=,]|\\{0,6}\"[ :\\]{1,8}\"[a-z0-9+/]{20}|\w{0,8} ?=? ?\([\\\"']{1,6}[^\\\"']{1,60}[\\\"']{1,6},)",)
-PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,8}[:=>]{1,2}[ \\tn]{0,8}[\"'`](?=[^\0- \"'`\\]{8})"
+AUTH = (r"(?i)auth(?:orization[ \\\"'\]tnr]{0,40}[:=,]|\\{0,20}\"[ :\\]{1,24}\"[a-z0-9+/]{20}"
+        r"|\w{0,8} ?=? ?\([\\\"']{1,20}[^\\\"']{1,60}[\\\"']{1,20},)",)
+PASSWORD = (r"(?i)passw(?:or)?d(?:(?:_?\d)?[\\\"'\] tn]{0,40}[:=>]{1,2}[ \\tn]{0,40}[\"'`](?=[^\0- \"'`\\]{8})"
             r"| (?:for|of|to|on) [\w .-]{1,30}(?::| is) )",)
 QUOTED = r"\\*[\"'`]([^\0- \"'`\\]{8,500})"
-
-# To add a rule: one line, the specific before the general, as the first one names the
-# mask.  Begin the pattern with at least two literal characters (no ^, \b or class; a
-# token may stand right behind \n, a colour code or a Korean letter), or give such hints; where a
-# match need not hold a long word (see LONG_WORD), give hints `anywhere`: each costs as much as ten
-# others.  One with (?i) is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.  Add
-# cases to tests/fixtures/secrets-written-from.tsv, in pieces.
 SECRET_OPTION = (r"--\w[\w-]{0,40}+(?i:(?<=token)|(?<=pass)|(?<=passwd)|(?<=password)|(?<=passphrase)|(?<=secret)|(?<=key)|(?<=pwd)"
                  r"|(?<=auth))")
 ARGUMENT = r"\\*[\"']?([^\0- \"'`\\$<({|/][^\0- \"'`\\$<({|]{7,199})"
 SET_SECRET = ("(?i)secret set ", "(?i)secret put ", "(?i)secrets set ", "(?i)secrets:set ", "(?i)config:set ",
               r"(?i)login[^\r\n|]{0,80}?<<<")
+
+# To add a rule: one line, the specific before the general, as the first one names the
+# mask.  Begin the pattern with at least two literal characters (no ^, \b or class; a
+# token may stand right behind \n, a colour code or a Korean letter), or give such hints; where a
+# match need not hold a long word (see LONG_WORD), give hints `anywhere`, with one of the anchors (see
+# ANCHORS_IN_TEXT) in what they begin with, else each is one more pass over all of the text.  One with (?i)
+# is searched in lower case.  Keep every repeat bounded or possessive, so that no input takes quadratic time.
+# Add cases to tests/fixtures/secrets-written-from.tsv, in pieces.
 PRIVATE_KEY = (r"PRIVATE KEY(?: BLOCK)?-----", "Private-Lines: ")
 AWS_KEY = (r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",)
 RULES = (
@@ -11756,7 +11764,7 @@ RULES = (
          anywhere=(rf"{SECRET_OPTION}[ =\\\"',]{{1,8}}(?=[^\0- \"'\\\d]{{0,99}}+\d)(?=[^\0- \"'\\]{{8}})",)),
     Rule("cli-option", r"(?:sshpass|mysql|mariadb|login|redis-cli|mongo|twine|sqlcmd|zip|ldapsearch)"
                        rf"[^\r\n|;]{{0,120}}? -[paPw] {{0,2}}{ARGUMENT}",
-         plausible, anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,4}}(?![ \\\"'/])[^\0- \"'\\\d]{{0,99}}+\d)" for option in "paPw")),
+         plausible, anywhere=tuple(rf" -{option}(?=[ \\\"']{{0,40}}(?![ \\\"'/])[^\0- \"'\\\d]{{0,99}}+\d)" for option in "paPw")),
     Rule("cli-option", r"(?:htpasswd -\w{0,4}b\w{0,3} [^\0- ]{1,100} [^\0- ]{1,60}|nmcli [^\r\n|;]{0,120}? password)"
                        rf" {{1,3}}{ARGUMENT}",
          plausible, anywhere=("(?i)htpasswd -", "(?i)nmcli ")),
@@ -11829,7 +11837,7 @@ class Scanner(NamedTuple):
 def scanner_for(privacy):
     """Compile what a Privacy asks for."""
     # A rule of one's own may match anything: every line is walked, unless it says what it contains.
-    rules = [Rule(name, pattern, bool, anywhere=("(?i)" + re.escape(json_inside(contains)).lower() if contains else r"\{",))
+    rules = [Rule(name, pattern, bool, anywhere=("(?i)" + lower_ascii(re.escape(json_inside(contains))) if contains else r"\{",))
              for name, pattern, contains in privacy.rules]
     rules += [rule for rule in RULES if (privacy.strip_env_vars or rule.name not in ENV_RULES)
               and (privacy.guess or rule.name not in GUESSES)]
@@ -11885,11 +11893,16 @@ def merged_hints(hints, anchors):
 
 
 LITERAL_HEAD = re.compile(r"(?:[A-Za-z0-9 _/:=~-]|\\\.)*(?![?*+{])")
-# The first of these in a hint's head is what it is found by.  In words the rarest: paths and ids are made of the last.
-# In texts few, and none that is frequent.
+# The first of these in a hint's head is what it is found by.  In words all, the rarest first; in texts few, as
+# each is a pass, and none that is frequent.
 ANCHORS_IN_WORDS = "~=IOZYXQJVKBNMLGHFPWDACRETUSqz:jvywxk378695fgh2u4bm1_0dpln-aicrs/ote"
 ANCHORS_IN_TEXT = "A-5/"
 ANCHORS_IN_LOWER = "kgbphc"
+
+
+def lower_ascii(text):
+    """A text in lower case as bytes have it: only A to Z."""
+    return text.translate(ASCII_LOWER)
 
 
 def json_inside(text):
@@ -11898,7 +11911,7 @@ def json_inside(text):
 
 
 def suspects(scanner, lines):
-    """Which of the encoded lines may hold something: {index: what to try}, numbers of rules and HOME."""
+    """Which of the encoded lines may hold something, in order: {index: what to try}, numbers of rules and HOME."""
     parts = [line[start.end():] if (start := FIXED_START.match(line)) else line for line in lines]
     block = b"".join(parts)
     if not block:
@@ -11913,7 +11926,7 @@ def suspects(scanner, lines):
                 index = bisect_right(ends, match.start())
                 found.setdefault(index, set()).update(what)
                 match = pattern.search(text, ends[index])
-    return found
+    return dict(sorted(found.items()))
 
 
 # What nearly every line begins with, and nothing is taken out of.
@@ -12080,7 +12093,7 @@ class Redactor:
         yield from self._clean_batch(batch, lines)
 
     def _clean_batch(self, batch, lines):
-        for index, what in sorted(suspects(self.scanner, lines).items()):
+        for index, what in suspects(self.scanner, lines).items():
             batch[index], lines[index] = self.clean_line(batch[index], lines[index], what)
         return zip(batch, lines)
 
@@ -12283,7 +12296,7 @@ def found_secrets(text, rules, allow=None):
     found, places, checked = [], word_places(text) if any([words for *_, words in rules]) else {}, {}
     for order, (name, pattern, group, check, words) in enumerate(rules):
         matches = matches_at(pattern, text, sorted(set().union(*(places[word] for word in words)))) if words else pattern.finditer(text)
-        most = len(found) + most_secrets(text)
+        most = len(found) + (len(text) if check is bool else most_secrets(text))       # what somebody named may be frequent
         for match in matches:
             secret = match[group]
             start, end = match.span(group)
@@ -12307,7 +12320,7 @@ def word_places(text):
     """{word: where it stands in a text} of WORDS, and under SECRET_WORD where one may begin."""
     lower = text.lower()
     if len(lower) != len(text):         # a few letters become two
-        lower = text.translate(ASCII_LOWER)
+        lower = lower_ascii(text)
     found = {word: [match.start() for match in pattern.finditer(lower)] for word, pattern in WORDS.items()}
     backwards, size = lower[::-1], len(lower)
     starts = {size - match.end() for place in found["key"] if (match := BEFORE_KEY.match(backwards, size - place))}

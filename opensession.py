@@ -5438,12 +5438,29 @@ def put_daemon_settings(user, db):
     body = body_object()
     privacy, watchers = field(body, "privacy", dict, {}), field(body, "watchers", dict, {})
     value = {"privacy": {name: text_list(privacy, name) for name in ("exclude_patterns", "exclude_tools", "exclude_projects")
-                         if name in privacy} | ({"review": field(privacy, "review", bool)} if "review" in privacy else {}),
+                         if name in privacy} | ({"review": field(privacy, "review", bool)} if "review" in privacy else {})
+             | ({"rules": rules_for_all(privacy)} if "rules" in privacy else {}),
              "watchers": {name: field(watchers, name, bool) for name in watchers}}
     db.batch([("INSERT INTO meta (key, value) VALUES ('daemon_settings', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                [json_text(value)]),
               audited(user["id"], "daemon_settings.update")])
     return value
+
+
+MOST_RULES = 50
+
+
+def rules_for_all(body):
+    """The rules for secrets that every daemon adds to its own: [{name, pattern, contains?}].  Raises 422; 501 where
+    there is no daemon.py, which knows what a rule may be and tries whether it is fast."""
+    rules = field(body, "rules", list)
+    if not beside_us():
+        raise problem(501, "this server has no daemon.py beside it, which would check the rules")
+    if len(rules) > MOST_RULES:
+        raise problem(422, f"rules may be {MOST_RULES} at most", field="rules")
+    if wrong := next(filter(None, map(beside_us().rule_problem, rules)), None):
+        raise problem(422, f"rules {wrong}", field="rules")
+    return rules
 
 
 def text_list(body, name):

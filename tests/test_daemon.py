@@ -317,11 +317,15 @@ class Running(WithServer):
         self.assertTrue(self.server.session("Wrong team"))
 
     def test_the_servers_settings_reach_the_daemon(self):
-        self.server.call("PUT", "/api/config/sync", {"privacy": {"exclude_tools": ["codex"]}, "watchers": {}})
+        rule = {"name": "acme", "pattern": r"acme-\d{6}"}
+        self.server.call("PUT", "/api/config/sync", {"privacy": {"exclude_tools": ["codex"], "rules": [rule]}, "watchers": {}})
         self.addCleanup(self.server.call, "PUT", "/api/config/sync", {"privacy": {}, "watchers": {}})
         rollout(self.laptop, "Not for this team")
         self.assertEqual(self.once(), [])
         self.assertIn('exclude_tools = ["codex"]', (self.laptop.config.parent / "synced.toml").read_text())
+        Transcript(self.laptop).prompt("Write acme-123456 down")
+        self.assertEqual(self.once(), ["whole"])
+        self.assertTrue(self.server.session("Write [REDACTED:acme#1] down"))
 
 
 class Login(WithServer):

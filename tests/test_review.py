@@ -18,9 +18,14 @@ class OwnRules(unittest.TestCase):
 
     def test_a_rule_of_one_s_own_masks_what_it_matches_or_its_group(self):
         redactor = self.redactor(rules=[{"name": "acme", "pattern": "acme-[0-9a-f]{16}"},
-                                        {"name": "pin", "pattern": r"PIN is (\d{4})", "contains": "PIN"}])
-        self.assertEqual(text_of(redactor.clean_event(event(f"{ACME}, the PIN is 4711."))),
-                         "[REDACTED:acme#1], the PIN is [REDACTED:pin#1].")
+                                        {"name": "pin", "pattern": r"CÓDIGO: (\d{4})", "contains": "CÓDIGO"}])
+        self.assertEqual(text_of(redactor.clean_event(event(f"{ACME}, CÓDIGO: 4711."))),
+                         "[REDACTED:acme#1], CÓDIGO: [REDACTED:pin#1].")
+
+    def test_what_it_matches_may_be_frequent(self):
+        redactor = self.redactor(rules=[{"name": "row", "pattern": r"R\d{4}"}])
+        cleaned = text_of(redactor.clean_event(event(" ".join(f"R{number}" for number in range(1000, 1300)))))
+        self.assertEqual(cleaned.split()[299], "[REDACTED:row#300]")
 
     def test_what_is_allowed_is_no_secret(self):
         first, second = github_token(1), github_token(2)

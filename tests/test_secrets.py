@@ -166,6 +166,29 @@ class StoredSecrets(ServerCase):
         self.assertTrue(self.una.get("/api/health").json["checks_secrets"])
 
 
+class RulesForAll(ServerCase):
+    """Ada, who looks after the server, sets rules that every daemon adds to its own."""
+
+    def setUp(self):
+        super().setUp()
+        self.ada, self.una = map(self.register, ("ada", "una"))
+
+    def put(self, rules, status):
+        return self.check(self.ada.put("/api/config/sync", {"privacy": {"rules": rules, "allow": ["*"]}}), status).json
+
+    def test_every_daemon_is_told_them_but_nothing_that_would_let_secrets_through(self):
+        rules = [{"name": "acme", "pattern": "acme-[0-9a-f]{32}", "contains": "acme-"}]
+        self.put(rules, 200)
+        self.assertEqual(self.una.get("/api/config/sync").json["privacy"], {"rules": rules})
+
+    def test_what_is_no_rule_or_no_expression_or_matches_nothing_or_is_slow_or_too_long_is_refused(self):
+        for pattern, why in (("(", "not a regular expression"), ("a*", "matches nothing at all"), ("(a+)+b", "too slow"),
+                             ("a" * 1001, "more than 1000 characters"), (7, "must be a list of")):
+            self.assertIn(why, self.put([{"name": "acme", "pattern": pattern}], 422)["error"])
+        self.assertIn("small letters", self.put([{"name": "A CME", "pattern": "acme-1"}], 422)["error"])
+        self.assertIn("50 at most", self.put([{"name": "acme", "pattern": "acme-1"}] * 51, 422)["error"])
+
+
 class TheThread(unittest.TestCase):
     def test_a_running_server_marks_a_session_by_itself(self):
         with tempfile.TemporaryDirectory() as folder, running_server(folder) as server:
