@@ -151,7 +151,7 @@ class ALongSession(PageCase):
         def at_end():
             self.run_js("scrollBy(0, 3000)")
             return f"This is number {self.EVENTS - 1}." in self.run_js("return document.querySelector('.pages').lastElementChild.lastElementChild.textContent")
-        self.until(at_end, "the last event", seconds=30)
+        self.until(at_end, "the last event", seconds=60)
         self.see(".reader .over")
         self.assertLess(self.articles(), self.EVENTS)
 
