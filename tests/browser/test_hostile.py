@@ -134,7 +134,7 @@ def blocks_with(payload):
 FORGED = """
     const parts = ['main', 'header.top', 'dialog'].flatMap(part => [...document.querySelectorAll(part)]);
     const wrong = `:is(script, style, iframe, object, embed, link, meta, base, svg:not(.steps-bar), math, video, audio, textarea, template,
-                       [onerror], [onload], [onclick], [style], [srcdoc], [srcset], [ping], [formaction], [popover])`;
+                       [onerror], [onload], [onclick], [style]:not(.map > .here), [srcdoc], [srcset], [ping], [formaction], [popover])`;
     return parts.flatMap(part => [...part.querySelectorAll(wrong)]).map(element => element.outerHTML);"""
 # Links that lead elsewhere than to a page, and pictures that are none of the session's own.
 LED_ASTRAY = """
