@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { colourCode } from "./code.js";
 import { chapterAt, chaptersOf, Facts } from "./facts.js";
 import { filterOf, openFilters } from "./filters.js";
+import { format } from "./formatted.js";
 import { openFind } from "./find.js";
 import { isRunning } from "./following.js";
 import { again, rename } from "./go.js";
@@ -66,8 +67,10 @@ export async function show(view, { params: [id], query, back }) {
     addEventListener("hashchange", follow);
     view.addEventListener("click", clicked);
     await begin();
-    // The events are on the screen before what stands beside them, some of which takes a look at all of them.
+    // The events are on the screen before they are formatted, and before what stands beside them and looks at all of them.
     await nextFrame();
+    await format(part(".pages")).catch(() => null);     // as they were written they can be read too
+    drawn(part(".pages"));
     if (view.isConnected) setTimeout(refresh);
     knowAllTurns(turns);
     return () => {

@@ -134,7 +134,7 @@ def blocks_with(payload):
 FORGED = """
     const parts = ['main', 'header.top', 'dialog'].flatMap(part => [...document.querySelectorAll(part)]);
     const wrong = `:is(script, style, iframe, object, embed, link, meta, base, svg:not(.steps-bar), math, video, audio, textarea, template,
-                       [onerror], [onload], [onclick], [style], [srcdoc], [srcset], [ping], [formaction], [popover])`;
+                       [onerror], [onload], [onclick], [style]:not(.map > .here), [srcdoc], [srcset], [ping], [formaction], [popover])`;
     return parts.flatMap(part => [...part.querySelectorAll(wrong)]).map(element => element.outerHTML);"""
 # Links that lead elsewhere than to a page, and pictures that are none of the session's own.
 LED_ASTRAY = """
@@ -207,6 +207,7 @@ class InTheEventsOfASession(HostileCase):
     def all_drawn(self):
         """Scroll to the end, so that everything was in the page once."""
         self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".reader .over"), "the end")
+        self.gone(".unformatted")
 
     def test_its_raw_form_its_files_and_its_copies_stay_text(self):
         self.sign_in(self.key)
@@ -230,6 +231,7 @@ class InTheHeadOfASession(HostileCase):
             with self.subTest(payload):
                 self.move(f"/session/{self.upload(payload, list(events_with(payload))[:2])}")
                 self.see(".reader article")
+                self.gone(".unformatted")
                 self.open_all()
                 self.assertOnlyText()
 
