@@ -61,7 +61,7 @@ def running(command, environ, log_path):
         process.wait(10)
 
 
-def wait_until_up(address, log_path, seconds=10):
+def wait_until_up(address, log_path, seconds=60):
     """Return when the server answers; exit with its log where it does not."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -103,6 +103,14 @@ class ASession(SampleCase):
         self.see(".diff .added", "def today(station: Station, now=None):")
         self.see(".reply .prose strong", "Cause.")
 
+    def test_korean_is_marked_as_such_so_that_lines_break_between_words_in_an_english_page_too(self):
+        self.open_session("한강")
+        self.see(".prompt .said[lang=ko]")
+        self.see(".reply .prose[lang=ko]")
+        self.assertEqual(self.run_js("return getComputedStyle(document.querySelector('.prompt .said').firstElementChild).wordBreak"), "keep-all")
+        self.open_session(TIDES)
+        self.assertEqual(self.all(".reader [lang]"), [])
+
     def test_a_failed_command_says_so_and_unfolds_its_output(self):
         self.open_session(TIDES, "everything")
         step = self.see(".shell.bad", "test_midnight.py")
