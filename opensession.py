@@ -5352,7 +5352,7 @@ def version_file(version, path):
 
 # The modules of the first views come in a few bundles: sixty requests take longer than all that is in them.  Bundle -> the
 # modules that it begins with; it holds them and all that they import, but for what vendor/ and a bundle above it hold.
-BUNDLES = {"list.bundle.js": ["app.js", "sessions.js"], "session.bundle.js": ["session.js"]}
+BUNDLES = {"list.bundle.js": ["app.js", "sessions.js"], "session.bundle.js": ["session.js"], "markdown.bundle.js": ["markdown.js"]}
 IMPORT = re.compile(r'^import (?:({.*}) from )?"\./([\w./-]+)";$', re.M)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.M)
 LATER = re.compile(r'\bimport\("\./([\w-]+\.js)"\)')
@@ -5425,7 +5425,7 @@ def variable(name):
 # modules and style sheets, and what they will ask the API for (as HTML), with the part of the address that is in brackets.
 ALWAYS_AHEAD = ["/api/auth/me"]
 AHEAD = [("", ["sessions.js"], []),
-         (r"session/([\w-]+)", ["session.js", "reading.css"],
+         (r"session/([\w-]+)", ["session.js", "markdown.js", "reading.css"],
           ["/api/sessions/{}", "/api/sessions/{}/map", "/api/sessions/{}/outline?limit=50", "/api/sessions/{}/events?from=0&amp;limit=30"])]
 
 

@@ -1,5 +1,6 @@
 // api.js - requests to the server; an error says in the person's language what the server said
 import { failure, t } from "./i18n.js";
+import { tellTabs } from "./tabs.js";
 
 export class ApiError extends Error {
     constructor(status, said, field) {
@@ -34,6 +35,7 @@ async function request(method, path, body, headers = {}) {
     }
     const value = answer.status === 204 ? null : await answer.json().catch(() => null);
     if (!answer.ok) throw new ApiError(answer.status, value?.error, value?.field);
+    if (method !== "GET") tellTabs(path);
     return value;
 }
 

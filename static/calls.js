@@ -2,7 +2,7 @@
 import { drawBlocks, eventText, todos } from "./blocks.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
-import { markdown } from "./markdown.js";
+import { formatted } from "./formatted.js";
 import { result } from "./files.js";
 import { terminalText } from "./text.js";
 
@@ -27,7 +27,7 @@ export function drawCall(page, item) {
     const json = jsonOf(item.event);
     const questions = questionsOf(json);
     if (questions) return [questions.map(question => drawQuestion(question, answerTo(question, item.results))), result(page, item)];
-    if (typeof json?.plan === "string") return [html`<div class="prose plan">${markdown(json.plan)}</div>`, result(page, item)];
+    if (typeof json?.plan === "string") return [html`<div class="prose plan">${formatted(json.plan)}</div>`, result(page, item)];
     return [drawBlocks(page, item.event), result(page, item)];
 }
 

@@ -2,9 +2,9 @@
 import { drawBlock, drawBlocks, eventText, link, preformatted } from "./blocks.js";
 import { drawCall, callSummary } from "./calls.js";
 import { compact } from "./format.js";
+import { formatted } from "./formatted.js";
 import { html } from "./html.js";
 import { has, t } from "./i18n.js";
-import { markdown } from "./markdown.js";
 import { spoken } from "./marks.js";
 import { article, data, kindName, step } from "./steps.js";
 import { edit, create, fileStep, read, result, shell } from "./files.js";
@@ -47,14 +47,14 @@ function prompt(page, { event }) {
 
 function reply(page, { event }) {
     return article(page, event, "reply", html`<div class="prose" ${spoken(eventText(event))}>${event.content.blocks.map((block, at) =>
-        block.type === "Text" && !block.truncated ? markdown(block.text) : drawBlock(page, event, at))}</div>`);
+        block.type === "Text" && !block.truncated ? formatted(block.text) : drawBlock(page, event, at))}</div>`);
 }
 
 function thinking(page, item) {
     const text = eventText(item.event).trim();
     if (!text) return quiet(page, item);
     return step(page, item, t("kind.Thinking"), firstLine(text).replace(/\*\*/g, ""), { className: "thinking",
-        body: text.length > 100 || text.includes("\n") ? () => html`<div class="prose">${markdown(text)}</div>` : undefined });
+        body: text.length > 100 || text.includes("\n") ? () => html`<div class="prose">${formatted(text)}</div>` : undefined });
 }
 
 /** What the tool or the harness put in, not the person: a line, unfolded on wish. */
@@ -66,7 +66,7 @@ function note(page, item) {
     const name = has(`meta.${meta}`) ? t(`meta.${meta}`) : t("kind.SystemMessage");
     const isLong = text.length > 90 || text.includes("\n") || event.content.blocks.length > 1;
     return step(page, item, name, text, { className: "note",
-        body: isLong ? () => meta === "compact_summary" ? html`<div class="prose">${markdown(text)}</div>` : drawBlocks(page, event) : undefined });
+        body: isLong ? () => meta === "compact_summary" ? html`<div class="prose">${formatted(text)}</div>` : drawBlocks(page, event) : undefined });
 }
 
 function searchStep(page, item, what) {
@@ -83,7 +83,7 @@ function generated(page, item) {
 function taskEnd(page, item) {
     const summary = (data(item.event).summary ?? "").trim();
     if (summary.length < 120 && !summary.includes("\n") || page.lastReply === summary) return quiet(page, item);
-    return article(page, item.event, "reply", html`<div class="prose">${markdown(summary)}</div>`);
+    return article(page, item.event, "reply", html`<div class="prose">${formatted(summary)}</div>`);
 }
 
 const BOUNDARIES = ["compaction", "context_compacted", "interrupt", "turn_aborted"];
@@ -91,7 +91,7 @@ const BOUNDARIES = ["compaction", "context_compacted", "interrupt", "turn_aborte
 function custom(page, item) {
     const { kind } = data(item.event);
     if (BOUNDARIES.includes(kind)) return boundary(page, item.event, kind);
-    if (kind === "plan" && eventText(item.event)) return article(page, item.event, "reply plan", html`<div class="prose">${markdown(eventText(item.event))}</div>`);
+    if (kind === "plan" && eventText(item.event)) return article(page, item.event, "reply plan", html`<div class="prose">${formatted(eventText(item.event))}</div>`);
     if (kind === "token_count") return quiet(page, item);
     return unknown(page, item);
 }

@@ -18,6 +18,7 @@ export class Facts {
     isPrompt(at) { return this.kind(at) === "UserMessage" && !this.inTask(at); }
     isReply(at) { return this.kind(at) === "AgentMessage" && !this.inTask(at); }
     isResult(at) { return this.kind(at) === "ToolResult"; }
+    isEdit(at) { return EDITS.has(this.kind(at)); }
     isQuiet(at) { return ["Custom", "TaskStart", "TaskEnd"].includes(this.kind(at)); }
 
     /** The first prompt at or behind an ordinal; -1 where there is none. */
@@ -50,7 +51,7 @@ export class Facts {
             const kind = this.kind(at);
             if (!this.isResult(at) && !this.isQuiet(at)) counts.events += 1;
             if (STEPS.has(kind)) counts.steps += 1;
-            if (EDITS.has(kind)) counts.edits += 1;
+            if (this.isEdit(at)) counts.edits += 1;
             if (this.isError(at)) this.isResult(at) ? results += 1 : counts.errors += 1;
         }
         counts.errors = Math.max(counts.errors, results);

@@ -1,6 +1,7 @@
 // growing.js - a session that goes on while it is read: new events are drawn, or counted until the reader comes to them
 import { get } from "./api.js";
 import { keepAsking } from "./following.js";
+import { retitle } from "./head.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 
@@ -11,6 +12,11 @@ export function openGrowing(part, path, state, { reader, store, take }) {
 
     async function news() {
         const session = await get(path);
+        if (!part(".reader")?.isConnected) return;
+        if (session.title !== state.session.title) {
+            state.session = { ...state.session, title: session.title };
+            retitle(part, session);
+        }
         if (session.revision === state.session.revision && session.event_count === state.session.event_count) return;
         const [facts, outline] = await Promise.all([get(`${path}/map`), get(`${path}/outline`)]);
         if (!part(".reader")?.isConnected) return;

@@ -3,6 +3,7 @@ import { age, compact, date, moment, number } from "./format.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { dotted, lineCounts, mark, spoken, times } from "./marks.js";
+import { title } from "./parts.js";
 import { LEVELS } from "./plan.js";
 import { toolTitle } from "./tools.js";
 
@@ -19,6 +20,12 @@ export function header(session) {
             ${children(session)}
             <p class="facts on-paper">${t("print.part")}</p>
         </header>`;
+}
+
+/** Put a session's title where it stands already. */
+export function retitle(part, session) {
+    part(".titled h1").lastChild.textContent = session.title || t("untitled");
+    title(session.title || t("untitled"));
 }
 
 function facts(session) {

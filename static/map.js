@@ -8,14 +8,14 @@ import { chapterTitle } from "./outline.js";
 import { visible } from "./text.js";
 
 const WIDTHS = { prompt: 1, reply: 0.72, thinking: 0.3, read: 0.42, edit: 0.6, shell: 0.5, web: 0.5, tool: 0.42, task: 0.6, other: 0.2 };
-const NAMES = [...Object.keys(WIDTHS), "error", "found", "break", "here"];
+const NAMES = [...Object.keys(WIDTHS), "error", "found", "break"];
 const SHARED = Object.keys(WIDTHS);
 const TALLEST = 7;                      // pixels of a tick in a short session
 
 /** A strip in `box`.  Returns {draw({facts, chapters, found}), view(first, last), close()}; `onJump(ordinal)` follows the pointer,
  *  `onStep(±1)` goes by prompts. */
 export function openMap(box, { onJump, onStep }) {
-    box.innerHTML = html`<canvas aria-hidden="true"></canvas><canvas class="here" aria-hidden="true"></canvas>${NAMES.map(name => html`<i data-group="${name}"></i>`)}`;
+    box.innerHTML = html`<canvas aria-hidden="true"></canvas><div class="here"></div>${NAMES.map(name => html`<i data-group="${name}"></i>`)}`;
     const [canvas, here] = box.children, tip = element(html`<div class="map-tip" hidden></div>`);
     let facts = null, chapters = [], found = [], colours = {}, view = [0, 0], height = 0, used = 0, pending = null, jumping = false;
     document.body.append(tip);
@@ -78,10 +78,8 @@ export function openMap(box, { onJump, onStep }) {
         const scale = devicePixelRatio || 1;
         height = box.clientHeight;
         used = Math.min(height, Math.max(1, facts.total) * TALLEST);
-        for (const each of [canvas, here]) {
-            each.width = Math.round(box.clientWidth * scale);
-            each.height = Math.round(height * scale);
-        }
+        canvas.width = Math.round(box.clientWidth * scale);
+        canvas.height = Math.round(height * scale);
         const pen = canvas.getContext("2d");
         pen.scale(scale, scale);
         const wide = box.clientWidth - 8;
@@ -137,15 +135,12 @@ export function openMap(box, { onJump, onStep }) {
         return { shares, all, errors, prompts };
     }
 
+    /** Runs with every frame of a scroll: an element that moves costs less than a canvas that is painted. */
     function drawHere() {
         if (!facts?.total || !used) return;
-        const pen = here.getContext("2d"), scale = devicePixelRatio || 1;
         const top = view[0] / facts.total * used, bottom = Math.max(top + 6, (view[1] + 1) / facts.total * used);
-        pen.setTransform(scale, 0, 0, scale, 0, 0);
-        pen.clearRect(0, 0, box.clientWidth, height);
-        pen.strokeStyle = colours.here;
-        pen.lineWidth = 1.5;
-        pen.strokeRect(1, Math.min(top + 1, height - 7), box.clientWidth - 2, Math.min(bottom, height) - top - 2);
+        here.style.transform = `translateY(${Math.min(top, height - 7)}px)`;
+        here.style.height = `${Math.min(bottom, height) - top}px`;
     }
 
     return {

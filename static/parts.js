@@ -91,6 +91,15 @@ export function showError(part, error) {
     part.append(element(html`<p class="error" role="alert">${sentence(error)}</p>`));
 }
 
+/** An error alone in a part of the page, with a button that tries again; so does the page once the server can be reached. */
+export function showRetry(part, error, again) {
+    const note = element(html`<p class="error" role="alert">${sentence(error)} <button type="button">${t("retry")}</button></p>`);
+    const retry = () => { note.remove(); again(); };
+    note.querySelector("button").onclick = retry;
+    part.replaceChildren(note);
+    if (isAway(error)) whenReachable(note, retry);
+}
+
 /** Whether a failure means that the server cannot be reached. */
 export const isAway = error => error.status === 0 || error instanceof TypeError && /import|fetch|load/i.test(error.message);
 

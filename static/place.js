@@ -13,13 +13,22 @@ export function openPlace(part, state) {
         const prompt = document.getElementById(`e-${chapter.from}`), link = part("a.chapter"), { total } = state.facts;
         const gone = chapter.text && (!prompt || prompt.getBoundingClientRect().bottom < 60);
         part(".facts-bar").classList.toggle("stuck", Boolean(gone));
-        link.textContent = gone ? `${chapter.number + 1}. ${chapterTitle(chapter)}` : "";
+        write(link, gone ? `${chapter.number + 1}. ${chapterTitle(chapter)}` : "");
         link.href = `#e=${encodeURIComponent(chapter.event_id ?? "")}`;
         link.dataset.ordinal = chapter.from;
-        part(".where").textContent = total ? t("position", { at: number(state.at + 1), total: number(total) }) : "";
-        clearTimeout(saving);
-        saving = setTimeout(() => link.isConnected && remember(state.at), 400);
+        write(part(".where"), total ? t("position", { at: number(state.at + 1), total: number(total) }) : "");
+        saving ??= setTimeout(save, 400);
+    }
+
+    function save() {
+        saving = null;
+        if (part("a.chapter")?.isConnected) remember(state.at);
     }
 
     return { draw };
+}
+
+/** Change a text only where it is another: this runs with every frame of a scroll. */
+function write(node, text) {
+    if (node.textContent !== text) node.textContent = text;
 }

@@ -111,7 +111,12 @@ function firstAt(pieces, ordinal) {
     return Math.max(0, at);
 }
 
-const weightOf = (facts, at) => facts.isResult(at) ? 0 : facts.isQuiet(at) ? 0.25 : facts.isReply(at) || facts.isPrompt(at) ? 2 : 1;
+/** Lines that an event takes, about: one for a step, more for what is open from the start. */
+function weightOf(facts, at) {
+    if (facts.isResult(at)) return 0;
+    if (facts.isQuiet(at)) return 0.25;
+    return facts.isReply(at) || facts.isPrompt(at) || facts.isEdit(at) ? 2 : 1;
+}
 
 /** The [from, to) of the events that drawing these pieces takes. */
 export function neededBy(pieces) {

@@ -3,15 +3,17 @@ import { openAhead } from "./ahead.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 import { Page } from "./pages.js";
-import { isAway, sentence, showError, whenReachable } from "./parts.js";
+import { showRetry } from "./parts.js";
 import { neededBy } from "./plan.js";
 import { farAway, firstInSight, isWithin, keepPlace, lastInSight, nextFrame } from "./sight.js";
 import { openUnfolding } from "./unfolding.js";
 
-const SLICE = 12;                       // lines of a page, about: so much can be drawn within a frame
+const SIGHT = 12;                       // lines of a page, about, where the reader sees that it is missing
+const SLICE = 6;                        // … where they do not yet: so much can be drawn within a frame
 const SCREEN = 40;                      // lines drawn at once where the reader is to see no change
 const NEAR = 1100;                      // what is closer than so many pixels is drawn …
-const FAR = 2000;                       // … and what is farther goes
+const FAR = 2000;                       // … and what is farther goes, in a frame of its own …
+const SPARE = 2500;                     // … once it is so much, as all that stays has to be painted anew
 
 /** Show the events of a session in `box`.  `plan()` is what is to be seen, `unhide(ordinal)` opens the folds round an event. */
 export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
@@ -51,12 +53,13 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     function lacking() {
         if (!pages.size || broken) return null;
         const { from } = firstPage(), { to } = lastPage();
-        if (to < total() && isWithin(bottom, NEAR)) return [to, plan().pageEnd(to, SLICE), "append"];
-        if (from > 0 && isWithin(top, NEAR)) return [plan().pageStart(from, SLICE), from, "prepend"];
+        const lines = end => isWithin(end, 0) ? SIGHT : SLICE;
+        if (to < total() && isWithin(bottom, NEAR)) return [to, plan().pageEnd(to, lines(bottom)), "append"];
+        if (from > 0 && isWithin(top, NEAR)) return [plan().pageStart(from, lines(top)), from, "prepend"];
         return null;
     }
 
-    /** Draw what is missing at the ends in sight, one page a frame. */
+    /** Draw what is missing at the ends in sight, one page a frame; then what is far away at the other end goes. */
     async function grow() {
         if (busy) return;
         busy = true;
@@ -65,6 +68,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
             for (let next = lacking(); next && box.isConnected && mine === generation; next = lacking()) {
                 await extend(...next);
                 await nextFrame();
+                if (shed(next[2] === "append")) await nextFrame();
             }
         } catch (error) {
             failed(error);
@@ -78,27 +82,22 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         ahead.ask(where === "append" ? to : from, where === "append");
         const page = await makePage(from, to);
         if (!page) return;
-        const far = farAway(list, FAR, where === "append");
-        const change = () => { add(page, where); far.forEach(drop); };
-        if (where === "append" && !far.length) change();
-        else keepPlace(list, change);
+        if (where === "append") add(page, where);
+        else keepPlace(list, () => add(page, where));
         store.keepOnly(firstPage().from, lastPage().to);
     }
 
-    function drop(section) {
-        pages.delete(section);
-        section.remove();
+    /** Let go of what is far away, where that is much; whether it was. */
+    function shed(downwards) {
+        if (!pages.size || isWithin(downwards ? list.firstElementChild : list.lastElementChild, FAR + SPARE)) return false;
+        const far = farAway(list, FAR, downwards);
+        keepPlace(list, () => far.forEach(section => { pages.delete(section); section.remove(); }));
+        return far.length > 0;
     }
-
-    const rows = () => list.querySelectorAll(".page > [data-at]");
 
     function failed(error) {
         broken = true;
-        const note = element(html`<p class="error" role="alert">${sentence(error)} <button type="button">${t("retry")}</button></p>`);
-        const again = () => { broken = false; note.remove(); grow(); };
-        note.querySelector("button").onclick = again;
-        bottom.replaceChildren(note);
-        if (isAway(error)) whenReachable(note, again);
+        showRetry(bottom, error, () => { broken = false; grow(); });
     }
 
     function drawEnds() {
@@ -123,7 +122,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
     }
 
     /** Begin anew with the page that starts at an ordinal, and so many lines before and behind it. */
-    async function show(ordinal, before = 0, behind = SLICE) {
+    async function show(ordinal, before = 0, behind = SIGHT) {
         generation += 1;
         broken = false;
         const place = Math.min(plan().facts.callOf(ordinal), startOf(ordinal));
@@ -150,7 +149,7 @@ export function openReader(box, store, { plan, unhide, onMove, onDraw }) {
         if (exact) return exact;
         const piece = plan().holder(ordinal);
         return piece?.key && document.getElementById(`f-${piece.key}`)
-            || [...rows()].findLast(row => Number(row.dataset.at) <= ordinal) || null;
+            || [...list.querySelectorAll(".page > [data-at]")].findLast(row => Number(row.dataset.at) <= ordinal) || null;
     }
 
     /** Draw everything anew after the plan has changed; what the reader looks at, or `focus`, stays where it is. */

@@ -4,9 +4,10 @@ import { get } from "./api.js";
 import { colourCode } from "./code.js";
 import { chapterAt, chaptersOf, Facts } from "./facts.js";
 import { filterOf, openFilters } from "./filters.js";
+import { format } from "./formatted.js";
 import { openFind } from "./find.js";
 import { isRunning } from "./following.js";
-import { rename } from "./go.js";
+import { again, rename } from "./go.js";
 import { openGrowing } from "./growing.js";
 import { bar, header, usageTable } from "./head.js";
 import { element, html } from "./html.js";
@@ -22,6 +23,7 @@ import { openStepping } from "./stepping.js";
 import { nextFrame } from "./sight.js";
 import { openStore } from "./store.js";
 import { styled } from "./styled.js";
+import { onChange } from "./tabs.js";
 import { chooseFile } from "./touched.js";
 import { openWhole } from "./whole.js";
 
@@ -61,16 +63,20 @@ export async function show(view, { params: [id], query, back }) {
     openActs(part(".reader"), store, ordinal => { const { from, to } = chapterOf(ordinal); return [from, to]; });
     const doing = actions();
     const leaveKeys = useKeys(stepping.keys);
+    const leaveTabs = onChange((changed, here) => !here && changed.startsWith(path) && growing.news().catch(error => error.status === 404 && again()));
     addEventListener("hashchange", follow);
     view.addEventListener("click", clicked);
     await begin();
-    // The events are on the screen before what stands beside them, some of which takes a look at all of them.
+    // The events are on the screen before they are formatted, and before what stands beside them and looks at all of them.
     await nextFrame();
+    await format(part(".pages")).catch(() => null);     // as they were written they can be read too
+    drawn(part(".pages"));
     if (view.isConnected) setTimeout(refresh);
     knowAllTurns(turns);
     return () => {
         removeEventListener("hashchange", follow);
         leaveKeys();
+        leaveTabs();
         growing.close();
         map.close();
         reader.close();

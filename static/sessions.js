@@ -7,12 +7,13 @@ import { searchResults } from "./found.js";
 import { isRunning } from "./following.js";
 import { go } from "./go.js";
 import { openHeat } from "./heat.js";
-import { html } from "./html.js";
+import { element, html } from "./html.js";
 import { t } from "./i18n.js";
 import { useKeys } from "./keys.js";
 import { dotted, lineCounts, mark, spoken, stepBar, times, tokens } from "./marks.js";
 import { announce, showError, title } from "./parts.js";
 import { nothingYet } from "./start.js";
+import { onChange } from "./tabs.js";
 import { teams, user } from "./who.js";
 
 const PER_PAGE = 50;
@@ -23,14 +24,21 @@ const FILTERS = { q: "search", team: "team_id", tool: "tool", time: "time_range"
 
 // The list as it was left, so that coming back finds it as long and at the same place.
 let remembered = null;
+let isOutdated = false;                 // something was changed here since: what is remembered is not shown again
+
+onChange((path, here) => {
+    if (here) isOutdated = true;
+    else follow(path);
+});
 
 export async function show(view, { query, back }) {
     title(t("nav.sessions"));
     const wanted = String(query);
-    const kept = back && remembered?.wanted === wanted && remembered.who === user()?.user_id ? remembered : null;
+    const kept = back && !isOutdated && remembered?.wanted === wanted && remembered.who === user()?.user_id ? remembered : null;
     const [list, ownTeams] = await Promise.all([kept ?? load(query), teams()]);
     if (!user() && !list.sessions.length && !wanted) return go("/login", { replace: true });
     remembered = { ...list, wanted, who: user()?.user_id };
+    isOutdated = false;
     view.innerHTML = html`
         <h1 class="unseen">${t("nav.sessions")}</h1>
         ${filterBar(query, ownTeams)}
@@ -126,6 +134,17 @@ async function loadMore(list, button, query) {
         button.disabled = false;
         showError(button.parentNode, error);
     }
+}
+
+/** A session that another tab has changed is shown as it is now, or goes. */
+async function follow(path) {
+    const old = remembered?.sessions.find(({ id }) => path.startsWith(`/api/sessions/${id}`));
+    if (!old) return;
+    const now = await get(`/api/sessions/${old.id}`).catch(error => error.status === 404 ? null : old);
+    remembered.sessions = remembered.sessions.flatMap(session => session.id !== old.id ? session : now ? { ...session, ...now } : []);
+    const shown = document.querySelector(`.sessions a[href="/session/${old.id}"]`)?.closest("tr");
+    if (now) shown?.replaceWith(element(row({ ...old, ...now })));
+    else shown?.remove();
 }
 
 const lastActive = session => session.updated_at ?? session.created_at;

@@ -2,9 +2,10 @@
 import { post, put, remove } from "./api.js";
 import { sessionAsMarkdown } from "./copying.js";
 import { go } from "./go.js";
+import { retitle } from "./head.js";
 import { element, html } from "./html.js";
 import { t } from "./i18n.js";
-import { announce, confirmed, copyText, showError, title } from "./parts.js";
+import { announce, confirmed, copyText, showError } from "./parts.js";
 
 const MOST_COPIED = 20000;
 
@@ -33,8 +34,7 @@ export function openWhole(part, path, store, state) {
             event.preventDefault();
             put(path, { title: form.elements.title.value.trim() || null }).then(answer => {
                 state.session = { ...state.session, title: answer.title };
-                box.querySelector("h1").lastChild.textContent = answer.title || t("untitled");
-                title(answer.title || t("untitled"));
+                retitle(part, state.session);
                 close();
             }, error => showError(form, error));
         };

@@ -1,6 +1,5 @@
 """The page of a session as a person uses it: levels of detail, outline, map, search, filters, keys, a session that grows."""
 
-import time
 from datetime import datetime, timedelta, timezone
 
 from client import new_event, new_session
@@ -108,8 +107,8 @@ class GoingThere(OneSession):
         self.open()
         self.click(".outline a", "harbour 25")
         self.see(".prompt", "Look at harbour 25")
-        time.sleep(0.6)                 # the place is written down once the scrolling has ended
-        self.click("header.top a.name")
+        self.until(lambda: self.run_js("return history.state?.place") == 25 * 7, "the place is written down")
+        self.one("body").send_keys("gs")
         self.see(".sessions")
         self.driver.back()
         self.see(".prompt", "Look at harbour 25")

@@ -207,6 +207,7 @@ class InTheEventsOfASession(HostileCase):
     def all_drawn(self):
         """Scroll to the end, so that everything was in the page once."""
         self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".reader .over"), "the end")
+        self.gone(".unformatted")
 
     def test_its_raw_form_its_files_and_its_copies_stay_text(self):
         self.sign_in(self.key)
@@ -230,6 +231,7 @@ class InTheHeadOfASession(HostileCase):
             with self.subTest(payload):
                 self.move(f"/session/{self.upload(payload, list(events_with(payload))[:2])}")
                 self.see(".reader article")
+                self.gone(".unformatted")
                 self.open_all()
                 self.assertOnlyText()
 

@@ -130,7 +130,7 @@ class ASession(SampleCase):
 
     def test_home_folders_and_excluded_files_are_not_shown(self):
         self.open_session(TIDES, "everything")
-        self.assertIn("~/code/tidebook/tidebook/tables.py", self.text)
+        self.see(".reader", "~/code/tidebook/tidebook/tables.py")
         self.click(".step summary", "~/code/tidebook/.env")
         self.see(".result", "withheld")
         self.assertNotIn("correct-horse", self.driver.page_source)

@@ -132,15 +132,29 @@ class InTwoTabs(SampleCase):
         self.see(".drop")
         self.assertEqual(self.path, "/upload")
 
-    def test_what_one_deleted_the_other_does_not_find(self):
-        gone = call(self.address, "POST", "/api/sessions", {"session": new_session(title="Soon gone")}, key=self.key)["id"]
+    def test_what_one_renames_and_deletes_the_others_follow(self):
+        renamed = call(self.address, "POST", "/api/sessions", {"session": new_session(title="Old name")}, key=self.key)["id"]
         self.sign_in(self.key)
-        self.see(".sessions a[data-open]", "Soon gone")
-        with self.another_tab(f"/session/{gone}"):
+        self.see(".sessions a[data-open]", "Old name")
+        with self.another_tab(f"/session/{renamed}"):
+            self.see("h1", "Old name")
+            with self.another_tab(f"/session/{renamed}"):
+                self.see("h1", "Old name")
+                self.run_js("document.querySelector('button[data-do=rename]').click()")
+                self.fill("form.rename", title="New name")
+                self.see("h1", "New name")
+            self.see("h1", "New name")
             self.click(".menu summary")
             self.click(".menu .danger")
             self.click("dialog button.danger")
             self.see(".sessions")
+        self.gone(f".sessions a[href='/session/{renamed}']")
+
+    def test_what_has_gone_meanwhile_is_not_found(self):
+        gone = call(self.address, "POST", "/api/sessions", {"session": new_session(title="Soon gone")}, key=self.key)["id"]
+        self.sign_in(self.key)
+        self.see(".sessions a[data-open]", "Soon gone")
+        call(self.address, "DELETE", f"/api/sessions/{gone}", key=self.key)
         self.click(".sessions a[data-open]", "Soon gone")
         self.see(".notice h1", "Nothing here")
 
