@@ -2,9 +2,10 @@
 import { drawBlock, drawBlocks, eventText, link, preformatted } from "./blocks.js";
 import { drawCall, callSummary } from "./calls.js";
 import { compact } from "./format.js";
+import { formatted } from "./formatted.js";
 import { html } from "./html.js";
 import { has, t } from "./i18n.js";
-import { formatted } from "./formatted.js";
+import { spoken } from "./marks.js";
 import { article, data, kindName, step } from "./steps.js";
 import { edit, create, fileStep, read, result, shell } from "./files.js";
 import { firstLine } from "./text.js";
@@ -41,11 +42,11 @@ export function drawEvent(page, item) {
 }
 
 function prompt(page, { event }) {
-    return article(page, event, "prompt", html`<div class="said">${drawBlocks(page, event)}</div>`);
+    return article(page, event, "prompt", html`<div class="said" ${spoken(eventText(event))}>${drawBlocks(page, event)}</div>`);
 }
 
 function reply(page, { event }) {
-    return article(page, event, "reply", html`<div class="prose">${event.content.blocks.map((block, at) =>
+    return article(page, event, "reply", html`<div class="prose" ${spoken(eventText(event))}>${event.content.blocks.map((block, at) =>
         block.type === "Text" && !block.truncated ? formatted(block.text) : drawBlock(page, event, at))}</div>`);
 }
 

@@ -19,8 +19,11 @@ export function times({ active_seconds: counted, duration_seconds: whole }) {
     return { both, active: whole > 0 && html`<span title="${both}">${active}</span>`, wall: whole > 0 && html`<span title="${both}">${wall}</span>` };
 }
 
-/** The language of a person's own text where its letters tell, for voices and for where lines break. */
-export const spoken = text => /[가-힣]/.test(text ?? "") && html`lang="ko"`;
+/** The language of a text where its letters tell, for voices and for where lines break: Korean, if a quarter of its beginning is. */
+export function spoken(text) {
+    const start = (text ?? "").slice(0, 500);
+    return 4 * (start.match(/[가-힣]/g) ?? []).length > start.length && html`lang="ko"`;
+}
 
 /** What there is of several facts, with dots between. */
 export const dotted = facts => facts.filter(fact => fact || fact === 0).map((fact, at) => html`${at > 0 && " · "}<span>${fact}</span>`);

@@ -257,9 +257,9 @@ class SampleCase(PageCase):
     @contextlib.contextmanager
     def open_server(cls):
         data, cls.key = collected()
-        with tempfile.TemporaryDirectory() as cls.folder:
-            shutil.copytree(data, f"{cls.folder}/data")
-            with running_server(cls.folder, OPENSESSION_LOG="warn") as server:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(data, f"{folder}/data")
+            with running_server(folder, OPENSESSION_LOG="warn") as server:
                 yield f"http://localhost:{server.port}"
 
     def open_session(self, title, level=None):

@@ -12,7 +12,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent.parent), str(Path(__f
 from page import TIDES, SampleCase       # noqa: E402 (behind the path)
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
-README_LIST, README_SESSION = (1100, 520), (1100, 1320)
+README_LIST, README_SESSION = (1100, 520), (1100, 960)
 
 
 class Camera(SampleCase):

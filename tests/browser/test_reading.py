@@ -103,6 +103,14 @@ class ASession(SampleCase):
         self.see(".diff .added", "def today(station: Station, now=None):")
         self.see(".reply .prose strong", "Cause.")
 
+    def test_korean_is_marked_as_such_so_that_lines_break_between_words_in_an_english_page_too(self):
+        self.open_session("한강")
+        self.see(".prompt .said[lang=ko]")
+        self.see(".reply .prose[lang=ko]")
+        self.assertEqual(self.run_js("return getComputedStyle(document.querySelector('.prompt .said').firstElementChild).wordBreak"), "keep-all")
+        self.open_session(TIDES)
+        self.assertEqual(self.all(".reader [lang]"), [])
+
     def test_a_failed_command_says_so_and_unfolds_its_output(self):
         self.open_session(TIDES, "everything")
         step = self.see(".shell.bad", "test_midnight.py")
@@ -122,7 +130,7 @@ class ASession(SampleCase):
 
     def test_home_folders_and_excluded_files_are_not_shown(self):
         self.open_session(TIDES, "everything")
-        self.assertIn("~/code/tidebook/tidebook/tables.py", self.text)
+        self.see(".reader", "~/code/tidebook/tidebook/tables.py")
         self.click(".step summary", "~/code/tidebook/.env")
         self.see(".result", "withheld")
         self.assertNotIn("correct-horse", self.driver.page_source)
