@@ -398,7 +398,7 @@ class OutOfTime(Exception):
 
 
 class Database:
-    """SQLite, one connection a thread.  `changed` is set after every write; one that is `reading_only` makes none."""
+    """SQLite, one connection a thread at a time.  `changed` is set after every write; one that is `reading_only` makes none."""
 
     def __init__(self, path, reading_only=False):
         self.path, self.reading_only = path, reading_only
@@ -1012,7 +1012,7 @@ def inflate_block(file, block, size=None):
 
 
 def inflate_lines(file, block, first=0, end=None):
-    """Some lines of a block, by their places in it, without their line ends; of what comes behind them, or its marks, nothing is inflated."""
+    """Some lines of a block, by their places in it, without their line ends; what comes behind them, or its marks, is not inflated."""
     sizes = [size for _, size, *_ in MARK.iter_unpack(block["marks"])]
     ends = list(itertools.accumulate(sizes[:end], initial=0))
     data = inflate_block(file, block, ends[-1])
@@ -4439,8 +4439,7 @@ def window(db, row):
     answer |= {"from": start, "next": end if end < row["event_count"] and events else None,
                "previous": reach_back(db, row, start - 1, limit - 1, WINDOW_BLOCKS) if start > 0 else None}
     response.content_type = "application/json"
-    separated = itertools.islice(itertools.chain.from_iterable(zip(itertools.repeat(b","), events)), 1, None)
-    return [json_text(answer)[:-1].encode(), b',"events":[', *separated, b"]}"]
+    return [json_text(answer)[:-1].encode(), b',"events":[', b",".join(events), b"]}"]
 
 
 def reach_back(db, row, ordinal, count, blocks):
@@ -6890,7 +6889,7 @@ def start_thread(work, *arguments):
 
 
 def serve():
-    """Serve until SIGTERM or Ctrl-C; running requests are finished first."""
+    """Serve until SIGTERM or Ctrl-C; requests that have come in are finished first."""
     started, stopped, lock = time.time(), threading.Event(), None
     share_memory()
     sys.setswitchinterval(TURN_SECONDS)

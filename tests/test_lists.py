@@ -329,7 +329,8 @@ class Plans(ListCase):
         self.restart(OPENSESSION_METRICS="on")
         session_id = self.send(self.ada, self.teams[0], messages=3)
         event_id = self.check(self.ada.get(f"/api/sessions/{session_id}/events/1"), 200).json["event_id"]
-        for url in ("", "/events", f"/events?around={event_id}", "/events?at=2026-02-11T06:00:05Z", "/events/1", "/outline", "/map", "/raw"):
+        for url in ("", "/events", f"/events?around={event_id}", "/events?at=2026-02-11T06:00:05Z", "/events/1",
+                    "/outline", "/map", "/raw"):
             with self.subTest(url):
                 self.check_reads(f"/api/sessions/{session_id}{url}")
         for url in ("/metrics", "/api/health", "/api/auth/me", "/api/keys", "/api/teams", f"/api/teams/{self.teams[0]}/members"):
