@@ -24,7 +24,9 @@ def get(address, path, key):
 class TheDemo(unittest.TestCase):
     def test_it_shows_the_samples_signs_in_by_a_link_and_leaves_nothing_behind(self):
         with tempfile.TemporaryDirectory() as folder:
+            # What runs in the background of a shell ignores Ctrl-C, and so would what it starts.
             process = subprocess.Popen([sys.executable, demo.__file__], env={**os.environ, "TMPDIR": folder}, text=True,
+                                       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             self.addCleanup(process.kill)
             link = next(filter(None, (re.search(r"(http://\S+)/#key=(\S+)", line) for line in process.stdout)))
