@@ -140,6 +140,7 @@ class Server(Process):
 
     def wait_for_index(self):
         """Until everything that was sent can be searched."""
+        self.connection.close()         # which the server did, too, where nobody asked for a minute
         if not eventually(lambda: self.get("/api/search", q="zzyzxq", limit=1)["indexing"] == 0, 3600):     # asking costs next to nothing
             raise RuntimeError("the index does not get ready")
 
