@@ -3721,7 +3721,7 @@ READABLE_TEAMS = """SELECT team_id AS id FROM team_members WHERE user_id = ?
 FILTERS = {"tool": "tool", "user_id": "user_id", "project": "project", "model": "agent_model", "branch": "git_branch"}
 SORTS = {"recent": ("updated_at",), "popular": ("message_count", "updated_at"), "longest": ("duration_seconds", "updated_at")}
 TIME_RANGES = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-COUNTED, PAGED = 1_000, 10_000              # a total that no counter knows is counted this far; pages without a cursor end here
+COUNTED = PAGED = 10_000                    # a total that no counter knows is counted this far; pages without a cursor end here
 FEW = 500                                   # so many sessions can as well be sorted
 
 
