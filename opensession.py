@@ -5712,7 +5712,7 @@ LATER = re.compile(r'\bimport\("\./([\w-]+\.js)"\)')
 def bundled(files):
     """{name: text} of the bundles, and of the modules in them, which for others only say in which one they are.  Raises OSError."""
     modules, homes = page_modules(files), homes_of(files)
-    bundles = {bundle: bundle_of(bundle, homes, modules) for bundle in homes.values()}
+    bundles = {bundle: bundle_of(bundle, homes, modules) for bundle in dict.fromkeys(homes.values())}
     return bundles | {name: f'import {{ {variable(name)} }} from "./{bundle}";\n'
                             f'export const {{ {", ".join(EXPORT.findall(modules[name]))} }} = {variable(name)};\n' for name, bundle in homes.items()}
 
