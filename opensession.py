@@ -708,7 +708,7 @@ def fold(text):
 
 GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
 BLOCK_BYTES = 256 << 10
-DEFLATE_LEVEL = 6
+DEFLATE_LEVEL = 6           # twice the time that 4 takes, and 6 % smaller
 WINDOW_BLOCKS = 4
 
 # What is kept of each event beside the body, for finding and drawing it without inflating:
@@ -1523,7 +1523,8 @@ def stored_events(db, session, start):
          ORDER BY first_ordinal LIMIT 8
     """, [session["id"], session["id"], start])
     for block in blocks:
-        for ordinal, event in enumerate(just_stored.take(session["body"], block) or events_of_block(session["body"], block), block["first_ordinal"]):
+        events = just_stored.take(session["body"], block) or events_of_block(session["body"], block)
+        for ordinal, event in enumerate(events, block["first_ordinal"]):
             if start <= ordinal < session["event_count"]:
                 yield ordinal, event
 
@@ -5132,11 +5133,12 @@ def search_condition(db, reader, text):
     wait_turn("searches", reader)
     asked = parse_query(text)
     if not (asked.groups or asked.without or asked.filters):
-        return {"instr(coalesce(x.title, '') || char(10) || coalesce(x.description, '') || char(10) || coalesce(x.tags, ''), ?)": text}, False
+        return {TITLED: text}, False
     ids, capped = matching_sessions(db, reader, asked)
     return {FOUND: json_text(ids)}, capped
 
 
+TITLED = "instr(coalesce(x.title, '') || char(10) || coalesce(x.description, '') || char(10) || coalesce(x.tags, ''), ?)"
 FOUND = "x.id IN (SELECT value FROM json_each(?) each)"
 
 
