@@ -6694,7 +6694,15 @@ class AnswerBuffer(OverflowableBuffer):
         else:
             super().append(data)
 
+    def skip(self, numbytes, allow_prune=False):
+        super().skip(numbytes, allow_prune)
+        if self.buf is not None and not self.overflowed and len(self) >= self.overflow:
+            self._set_large_buffer()
+
     def _set_large_buffer(self):
+        if self.buf is None:        # nothing of it was skipped yet
+            self._set_small_buffer()
+            return
         file = self.buf.getfile()
         place = file.tell()
         try:
@@ -7024,6 +7032,7 @@ def main(arguments=None):
     except BadSetting as error:
         sys.exit(fail(2, error))
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)     # it warns of each request that waits for a thread
     try:
         sys.exit(1 if function(**values) is False else 0)
     except Unusable as error:

@@ -107,15 +107,14 @@ function drawList(list, query) {
         list.innerHTML = query.get("q") ? html`` : String(query) ? nothingFound() : nothingYet();
         return;
     }
-    const byDay = !query.get("sort") || query.get("sort") === "recent", length = query.get("sort") === "longest" ? "wall" : "active";
-    const withSecrets = new Set(remembered.with_secrets);
+    const byDay = !query.get("sort") || query.get("sort") === "recent", length = lengthShown(query);
     list.innerHTML = html`
         ${query.get("q") && html`<h2>${t("found.sessions")}</h2>`}
         <table class="sessions">
             <thead><tr><th scope="col">${t("count.sessions", { n: total })}${capped && "+"}</th><th scope="col">${t("project")}</th><th scope="col">${t("steps")}</th>
                 <th scope="col">${t("prompts")}</th><th scope="col">${t("lines")}</th><th scope="col">${t("tokens")}</th>
                 <th scope="col">${t(`time.${length}.column`)}</th><th scope="col">${t("updated")}</th></tr></thead>
-            <tbody>${sessions.map((session, at) => [byDay && dayRow(session, sessions[at - 1]), row(session, { length, hasSecrets: withSecrets.has(session.id) })])}</tbody>
+            <tbody>${sessions.map((session, at) => [byDay && dayRow(session, sessions[at - 1]), row(session, length)])}</tbody>
         </table>
         ${cursor && html`<p class="more"><button type="button">${t("more")}</button></p>`}`;
     const more = list.querySelector(".more button");
@@ -143,7 +142,7 @@ async function follow(path) {
     const now = await get(`/api/sessions/${old.id}`).catch(error => error.status === 404 ? null : old);
     remembered.sessions = remembered.sessions.flatMap(session => session.id !== old.id ? session : now ? { ...session, ...now } : []);
     const shown = document.querySelector(`.sessions a[href="/session/${old.id}"]`)?.closest("tr");
-    if (now) shown?.replaceWith(element(row({ ...old, ...now })));
+    if (now) shown?.replaceWith(element(row({ ...old, ...now }, lengthShown(new URLSearchParams(location.search)))));
     else shown?.remove();
 }
 
@@ -160,12 +159,15 @@ function dayName(time) {
     return today ? t("today") : dayKey(Date.now() - 86400000) === dayKey(time) ? t("yesterday") : day(time);
 }
 
-const row = (session, { length, hasSecrets }) => html`
+/** Which of a session's times the list shows: what it is sorted by, else the active one. */
+const lengthShown = query => query.get("sort") === "longest" ? "wall" : "active";
+
+const row = (session, length) => html`
     <tr class="row">
         <td>${user() && html`<input type="checkbox" data-choose="${session.id}" aria-label="${t("choose", { name: session.title || t("untitled") })}">`}${mark(session.tool)}
             <a href="/session/${session.id}" data-open data-row dir="auto" ${spoken(session.title)}>${session.title || t("untitled")}</a></td>
         <td><span class="project" title="${[session.project, session.git_branch].filter(Boolean).join(" · ")}" dir="auto">${session.project}</span>
-            <span class="sub">${dotted([session.nickname, ...rowMarks(session, hasSecrets)])}</span></td>
+            <span class="sub">${dotted([session.nickname, ...rowMarks(session, remembered.with_secrets?.includes(session.id))])}</span></td>
         <td>${stepBar(session.step_kinds)}</td>
         <td title="${t("count.messages", { n: session.message_count })}">${number(session.user_message_count)}</td>
         <td>${lineCounts(session)}</td>

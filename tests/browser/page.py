@@ -226,13 +226,18 @@ class PageCase(unittest.TestCase):
         """Fill fields of a form by their names, and send it."""
         self.one(form)
         for name, value in values.items():
-            field = self.one(f"{form} [name={name}]")
-            if field.tag_name == "select":
-                self.choose(f"{form} [name={name}]", value)
-            else:
-                field.clear()
-                field.send_keys(value)
+            self.until(lambda: self.fill_field(f"{form} [name={name}]", value), f"{form} takes {name}")
         self.click(f"{form} button:not([type]), {form} button[type=submit]")
+
+    def fill_field(self, css, value):
+        """Fill one field, which the page may just be drawing anew."""
+        field = self.one(css)
+        if field.tag_name == "select":
+            Select(field).select_by_value(value)
+        else:
+            field.clear()
+            field.send_keys(value)
+        return True
 
     def screen(self, width, height, mobile=False):
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",

@@ -58,7 +58,7 @@ class Camera(SampleCase):
     def follow(self, title):
         self.go("/")
         self.click(".sessions a[data-open]", title)
-        self.see(".reader .over")
+        self.see(".reader .page")
 
     def speak_korean(self):
         self.run_js("localStorage.setItem('language', 'ko')")

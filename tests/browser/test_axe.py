@@ -55,6 +55,11 @@ class Looks:
         self.go(path)
         self.see(css)
 
+    def visit_to_the_end(self, path):
+        """Open a session and go on until its end is drawn."""
+        self.go(path)
+        self.until(lambda: self.run_js("scrollTo(0, document.documentElement.scrollHeight)") or self.all(".reader .over"), "the end")
+
     def act(self, css, then):
         """Click, whatever lies above it; then something is to be seen."""
         self.run_js("document.querySelector(arguments[0]).click()", css)
@@ -153,15 +158,15 @@ class Reading(Looks, SampleCase):
 
     def test_a_session(self):
         self.walk({
-            "prompts": lambda self: self.visit(f"{self.session}?view=prompts", ".reader .over"),
-            "conversation": lambda self: self.visit(f"{self.session}?view=conversation", ".reader .over"),
-            "everything": lambda self: self.visit(f"{self.session}?view=everything", ".reader .over"),
+            "prompts": lambda self: self.visit_to_the_end(f"{self.session}?view=prompts"),
+            "conversation": lambda self: self.visit_to_the_end(f"{self.session}?view=conversation"),
+            "everything": lambda self: self.visit_to_the_end(f"{self.session}?view=everything"),
             "all unfolded": lambda self: self.run_js("document.querySelectorAll('.reader details').forEach(each => { each.open = true; })"),
             "acts": lambda self: self.run_js("document.querySelector('.prompt').focus()"),
             "find": lambda self: (self.visit(f"{self.session}?q=station", ".find .count"), self.until(lambda: self.one(".find .count").text.strip("…"), "hits")),
             "filters": lambda self: (self.visit(f"{self.session}?only=edit", ".reader .edit"), self.click("button[data-do=filter]"), self.see(".only button")),
-            "menu": lambda self: (self.visit(self.session, ".reader .over"), self.click(".menu summary"), self.see(".menu li")),
-            "renaming": lambda self: (self.visit(self.session, ".reader .over"), self.run_js("document.querySelector('[data-do=rename]').click()"), self.see("form.rename")),
+            "menu": lambda self: (self.visit_to_the_end(self.session), self.click(".menu summary"), self.see(".menu li")),
+            "renaming": lambda self: (self.visit_to_the_end(self.session), self.run_js("document.querySelector('[data-do=rename]').click()"), self.see("form.rename")),
             "why this number": lambda self: self.in_a_dialog("usage"),
             "files": lambda self: self.in_a_dialog("files"),
             "contents": lambda self: self.in_a_dialog("contents"),
@@ -208,7 +213,7 @@ class Reading(Looks, SampleCase):
         call(self.address, "POST", f"/api/sessions/{session}/events", {"events": [self.now(300, "A new reply", event_id=f"n{replaced}")], **base}, key=self.key)
 
     def in_a_dialog(self, name):
-        self.visit(self.session, ".reader .over")
+        self.visit_to_the_end(self.session)
         self.run_js("document.querySelector(`[data-do=${arguments[0]}]`).click()", name)
         self.see("dialog[open] h2")
 
