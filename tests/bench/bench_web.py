@@ -7,8 +7,6 @@ write a function under @row that yields Measured.
 """
 
 import argparse
-import bisect
-import collections
 import contextlib
 import datetime
 import gzip
@@ -18,10 +16,8 @@ import os
 import statistics
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
-import websocket
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "browser"), str(Path(__file__).resolve().parent.parent)]
 
@@ -212,47 +208,6 @@ class Bench:
         return statistics.median(found)
 
 
-class Trace:
-    """What the browser's threads do inside a block, as Chromium records it: `events` once the block has ended."""
-
-    def __init__(self, driver):
-        address = driver.capabilities["goog:chromeOptions"]["debuggerAddress"]
-        with urllib.request.urlopen(f"http://{address}/json/version") as answer:
-            self.socket = websocket.create_connection(json.load(answer)["webSocketDebuggerUrl"], suppress_origin=True)
-        self.events = []
-
-    def __enter__(self):
-        self.send(1, "Tracing.start", {"transferMode": "ReportEvents", "categories": "devtools.timeline,toplevel"})
-        return self
-
-    def __exit__(self, *_):
-        self.send(2, "Tracing.end", {})
-        while self.receive().get("method") != "Tracing.tracingComplete":
-            pass
-        self.socket.close()
-
-    def send(self, number, method, params):
-        self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        while self.receive().get("id") != number:
-            pass
-
-    def receive(self):
-        message = json.loads(self.socket.recv())
-        if message.get("method") == "Tracing.dataCollected":
-            self.events += message["params"]["value"]
-        return message
-
-    def frame_costs(self):
-        """Milliseconds of CPU that the page's main thread took for each frame: scripts, styles, layout and painting."""
-        threads = collections.Counter((event["pid"], event["tid"]) for event in self.events if event["name"] == "FireAnimationFrame")
-        (busiest, _), = threads.most_common(1)
-        mine = [event for event in self.events if (event["pid"], event["tid"]) == busiest]
-        ends, costs = sorted(event["ts"] for event in mine if event["name"] == "PrePaint"), collections.Counter()
-        for task in (event for event in mine if event["name"] == "RunTask"):
-            costs[bisect.bisect(ends, task["ts"])] += task.get("tdur", 0) / 1000
-        return sorted(costs[number] for number in range(1, len(ends)))
-
-
 # ---------------------------------------------------------------------------
 # Rows
 # ---------------------------------------------------------------------------
@@ -352,15 +307,13 @@ SCROLL = """
 def scroll(bench):
     """A session scrolled from end to end, everything shown."""
     bench.shown_after(bench.session("long") + "?view=everything", cold=False)
-    with Trace(bench.driver) as trace:
-        bench.js(SCROLL, STEP)
-        answer = bench.until("return window.scrolled", seconds=150)
-    frames, costs = sorted(answer["frames"]), trace.frame_costs()
+    bench.js(SCROLL, STEP)
+    answer = bench.until("return window.scrolled", seconds=150)
+    frames = sorted(answer["frames"])
     yield Measured(f"scrolling {SIZES['long']:,} events, {STEP} pixels a frame: 95 % of the frames",
                    f"{share(frames):.1f} ms "
                    f"(median {statistics.median(frames):.1f}, worst {frames[-1]:.0f}; {len(frames)} frames in {answer['seconds']:.0f} s"
                    f"{'' if answer['wasAtEnd'] else ', NOT at the end'})", "<= 25 ms")
-    yield Measured("… of that the page's main thread, CPU", f"{share(costs):.1f} ms (median {statistics.median(costs):.1f}, worst {costs[-1]:.0f})", "")
     yield Measured("… most elements and heap meanwhile", f"{answer['most']:,}, {answer['heap'] / 1e6:.0f} MB", "<= 3,000, < 60 MB")
 
 
