@@ -1484,23 +1484,25 @@ def row_of(search_no, ordinal, event, scope):
 
 
 class JustStored:
-    """The events of blocks that were stored a moment ago, so that the index need not read and parse them again: some MB at most."""
+    """The events of blocks that were stored a moment ago, so that the index need not read and parse them again: some MB at most.
+
+    They are known by the chain at their end: a block that grew, or of an upload that failed, has another."""
 
     def __init__(self):
         self._blocks, self._bytes, self._lock = {}, 0, threading.Lock()
 
-    def keep(self, body, blocks):
-        """Keep what is at hand of a body's new blocks; nothing where that is too much."""
+    def keep(self, blocks):
+        """Keep what is at hand of new blocks; nothing where that is too much."""
         with self._lock:
             for block in blocks:
-                if block["events"] and self._bytes + block["raw_bytes"] <= JUST_STORED_BYTES:
-                    self._blocks[body, block["first_ordinal"]] = block["events"]
+                if block["events"] and block["chain"] not in self._blocks and self._bytes + block["raw_bytes"] <= JUST_STORED_BYTES:
+                    self._blocks[block["chain"]] = block["events"]
                     self._bytes += block["raw_bytes"]
 
-    def take(self, body, block):
+    def take(self, block):
         """The events of a block, for the last time; [] where they are not at hand."""
         with self._lock:
-            events = self._blocks.pop((body, block["first_ordinal"]), [])
+            events = self._blocks.pop(block["chain"], [])
             self._bytes -= block["raw_bytes"] if events else 0
         return events
 
@@ -1517,13 +1519,13 @@ JUST_STORED_BYTES = 8 << 20
 def stored_events(db, session, start):
     """Yield (ordinal, event) of a session's next events from an ordinal on, some blocks at most.  Raises BodyMissing."""
     blocks = db.execute("""
-        SELECT first_ordinal, raw_bytes, file_offset, file_bytes FROM blocks
+        SELECT first_ordinal, raw_bytes, file_offset, file_bytes, chain FROM blocks
          WHERE session_id = ? AND first_ordinal >= coalesce(
                (SELECT max(first_ordinal) FROM blocks WHERE session_id = ? AND first_ordinal <= ?), 0)
          ORDER BY first_ordinal LIMIT 8
     """, [session["id"], session["id"], start])
     for block in blocks:
-        events = just_stored.take(session["body"], block) or events_of_block(session["body"], block)
+        events = just_stored.take(block) or events_of_block(session["body"], block)
         for ordinal, event in enumerate(events, block["first_ordinal"]):
             if start <= ordinal < session["event_count"]:
                 yield ordinal, event
@@ -3312,7 +3314,7 @@ def add_session(db, columns, file, blocks, before=(), after=()):
     """Store a new row with its body, between what must hold before and after.  Raises Conflict."""
     columns = {**columns, "revision": 1, "body": body_name(columns["id"], 1), **marked_columns(joined_marks(blocks))}
     identity = [columns[name] for name in ("user_id", "tool", "hail_id")]
-    just_stored.keep(columns["body"], blocks)
+    just_stored.keep(blocks)
     with published_body(db, file, columns["body"]):
         db.batch([
             *before,
@@ -3360,7 +3362,7 @@ def replace_body(db, user, known, header, file, kept, blocks, same=0, more=()):
     revision = known["revision"] + 1
     columns = {"revision": revision, "body": body_name(known["id"], revision), **marked_columns(joined_marks(kept + blocks)),
                **header_columns(header, fold_stats(kept + blocks), known["own_title"]), **extent_columns(kept + blocks)}
-    just_stored.keep(columns["body"], blocks)
+    just_stored.keep(blocks)
     with published_body(db, file, columns["body"]):
         first = sum(block["event_count"] for block in kept)
         write_columns(db, user, known, columns, [
@@ -3622,7 +3624,7 @@ def append_tail(db, user, known, start, growth, file):
         append_to_body(known["body"], known["file_bytes"], file)
         columns |= extent_columns(writer.blocks) | marked_columns(joined_marks(writer.blocks), known)
     blocks = join_small_block(last, writer.blocks)
-    just_stored.keep(known["body"], blocks)
+    just_stored.keep(blocks)
     write_columns(db, user, known, columns, renew_blocks(known, blocks))
     return columns, accepted
 

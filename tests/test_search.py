@@ -331,6 +331,12 @@ class TheIndexFollows(SearchCase):
         """How many rows of the index have a word, whoever may see them."""
         return self.rows("SELECT count(*) AS n FROM search_index WHERE search_index MATCH ?", f'"{word}"')[0]["n"]
 
+    def test_what_grew_before_it_was_indexed_is_found_to_its_end(self):
+        session_id = self.put(["heron"])
+        for number, text in enumerate(("egret", "bittern " + "reed " * 60_000), 5):     # the last one is a block of its own
+            self.ada.post(f"/api/sessions/{session_id}/events", {"events": [new_event(text=text, at=number)]})
+        self.assertFinds(session_id, "heron", "egret", "bittern")
+
     def test_what_is_appended_is_found(self):
         session_id = self.put(["first"])
         self.index()
